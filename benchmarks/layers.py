@@ -1,0 +1,81 @@
+"""Time every form of every layer of the pair, forward and with gradients.
+
+python benchmarks/layers.py [--batch=16] [--ngf=256] [--ndf=64] [--only=upconv]
+
+layers.py chooses by what this prints; the forms are equal in value (tests/test_layers.py).
+"""
+
+import argparse
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from skullgan_jax import layers
+
+
+def seconds(f, *args, repeats):
+    """Median seconds of f(*args), compiled and warm."""
+    jax.block_until_ready(f(*args))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(f(*args))
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def cases(ngf, ndf):
+    """(operation, its forms, H, Cin, Cout, kernel shape) of each layer."""
+    up = {"xla": layers._upconv_xla, "matmul": layers._upconv_matmul, "karatsuba": layers._upconv_karatsuba}
+    down = {"xla": layers._downconv_xla, "winograd": layers._downconv_winograd}
+    same = {
+        "xla": layers._conv3x3_xla,
+        "matmul": layers._conv3x3_matmul,
+        "winograd": layers._conv3x3_winograd,
+    }
+    for i in range(5):
+        cin, cout = 16 * ngf >> i, 8 * ngf >> i
+        yield f"G main{i + 2}", up, 4 << i, cin, cout, (cin, 4, 4, cout)
+    for i, cin in enumerate((ngf // 2, ngf // 4, ngf // 8, ngf // 16)):
+        cout = cin // 2 if i < 3 else 1
+        yield f"G conv{i + 1}", same, 128, cin, cout, (3, 3, cin, cout)
+    for i in range(5):
+        cin, cout = (ndf << i) // 2 if i else 1, ndf << i
+        yield f"D conv{i + 1}", down, 128 >> i, cin, cout, (4, 4, cin, cout)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--ngf", type=int, default=256)
+    parser.add_argument("--ndf", type=int, default=64)
+    parser.add_argument("--only", default="", help="part of a layer's name")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--slow", action="store_true", help="also XLA's gradients of large layers on a CPU")
+    args = parser.parse_args()
+    random = np.random.default_rng(0)
+    print(f"{jax.devices()[0].device_kind}, batch {args.batch}; seconds")
+    print(f"{'layer':10} {'in':>16} {'form':>10} {'forward':>9} {'dx':>9} {'dkernel':>9}")
+    for name, forms, h, cin, cout, kernel_shape in cases(args.ngf, args.ndf):
+        if args.only not in name:
+            continue
+        x = jnp.asarray(random.standard_normal((args.batch, h, h, cin), np.float32))
+        kernel = jnp.asarray(random.standard_normal(kernel_shape, np.float32) * 0.01)
+        for form, f in forms.items():
+            forward = jax.jit(f)
+            dy = forward(x, kernel)
+            time_it = functools.partial(seconds, repeats=args.repeats)
+            row = [time_it(forward, x, kernel)]
+            if form != "xla" or args.slow or jax.default_backend() != "cpu" or row[0] < 0.15:
+                dx = jax.jit(lambda x, k, dy, f=f: jax.vjp(lambda x: f(x, k), x)[1](dy))
+                dk = jax.jit(lambda x, k, dy, f=f: jax.vjp(lambda k: f(x, k), k)[1](dy))
+                row += [time_it(dx, x, kernel, dy), time_it(dk, x, kernel, dy)]
+            figures = " ".join(f"{t:9.4f}" for t in row)
+            print(f"{name:10} {h:4}x{h:<4}x{cin:6} {form:>10} {figures}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The one map between Hounsfield units (HU) and the networks' range [-1, 1]."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from skullgan_jax.errors import InputError
+
+_CHUNK = 256  # slices read at a time: 16 MiB of float32, whatever the size of the file
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """The HU that the networks see as -1 and as +1; stored with every model and every output.
+
+    Both directions take numpy or jax arrays of any shape and real dtype and return float32. Nothing is
+    clipped: HU outside the range land outside [-1, 1], and come back.
+
+    Raises:
+      InputError: the ends are not finite, or not in order.
+    """
+
+    hu_min: float
+    hu_max: float
+
+    def __post_init__(self):
+        for name in ("hu_min", "hu_max"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # numpy scalars are not JSON
+        if not (math.isfinite(self.hu_min) and math.isfinite(self.hu_max) and self.hu_min < self.hu_max):
+            raise InputError(f"calibration {self.hu_min} to {self.hu_max} HU: need finite hu_min < hu_max")
+
+    def to_unit(self, hu):
+        """Gives x = 2 (hu - hu_min) / (hu_max - hu_min) - 1, float32."""
+        x = hu.astype(np.float32)  # a copy, so numpy can work in place below; jax rebinds
+        x -= self.hu_min
+        x /= (self.hu_max - self.hu_min) / 2  # divided, not multiplied: hu_max comes out as exactly 1
+        x -= 1
+        return x
+
+    def to_hu(self, x):
+        """Gives hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min, float32: the inverse of `to_unit`."""
+        hu = x.astype(np.float32)
+        hu /= 2
+        hu += 0.5
+        hu *= self.hu_max - self.hu_min
+        hu += self.hu_min
+        return hu
+
+    def to_dict(self) -> dict[str, float]:
+        """{"hu_min": ..., "hu_max": ...}, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values) -> "Calibration":
+        """The inverse of `to_dict`; other keys are ignored.
+
+        Raises:
+          InputError: a key is missing or is not a number.
+        """
+        try:
+            return cls(values["hu_min"], values["hu_max"])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"calibration {values!r}: need numbers hu_min and hu_max") from None
+
+    @classmethod
+    def of(cls, images) -> "Calibration":
+        """The range of a whole array, as published (min and max over every slice).
+
+        Args:
+          images: (N, ...) HU, real dtype, N >= 1; read in chunks, so a memory map of any size will do.
+
+        Raises:
+          InputError: a value is NaN or infinite, or all values are equal.
+        """
+        lows, highs, bad_values, bad_slices = [], [], 0, []
+        for start in range(0, len(images), _CHUNK):
+            chunk = np.asarray(images[start : start + _CHUNK])
+            low, high = chunk.min(), chunk.max()
+            lows.append(float(low))
+            highs.append(float(high))
+            if not (np.isfinite(low) and np.isfinite(high)):  # min and max pass a NaN on
+                bad = ~np.isfinite(chunk.reshape(len(chunk), -1))
+                bad_values += int(bad.sum())
+                bad_slices += (start + np.flatnonzero(bad.any(axis=1))).tolist()
+        if bad_slices:
+            raise InputError(
+                f"{bad_values} NaN or infinite values in {len(bad_slices)} of {len(images)} slices, "
+                f"the first in slice {bad_slices[0]}: replace them (air is -1000 HU) or drop those slices"
+            )
+        if min(lows) == max(highs):
+            raise InputError(f"every value is {lows[0]:g}: there is nothing to scale to [-1, 1], give other slices")
+        return cls(min(lows), max(highs))

@@ -1,0 +1,347 @@
+"""Layers with torch's semantics, in the form that is fastest where they run.
+
+Shapes are B H W C. Three convolutions make up the pair: the stride-2 4x4 transposed convolution (`upconv`), the
+stride-2 4x4 convolution (`downconv`) and the 3x3 convolution (`conv3x3`). Each is one linear function with two
+statements of the same value:
+
+- everywhere but on a float32 CPU: XLA's own convolution, which cuDNN and the TPU's compiler do best;
+- on a CPU in float32: matrix products. XLA's CPU convolution is fine forward but falls off a cliff on gradients, and a
+  2-tap filter applied to 2 positions needs 3 products instead of 4 in each direction (Karatsuba; its transpose is
+  Winograd's F(2, 2)), so 9/16 of the arithmetic is enough, with additions and subtractions as the only extra.
+
+`benchmarks/layers.py` measures all forms of every layer; the table is in docs/speed.md.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+BN_EPS = 1e-5
+BN_MOMENTUM = 0.1  # torch's convention: the weight of the new batch
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def _by_platform(cpu, other):
+    """Differentiable `f(x, kernel)`: `cpu` on a float32 CPU, else `other`; both give the same values.
+
+    The platform is chosen when the computation is lowered, so that a program exported from a CPU for a GPU or TPU gets
+    that platform's form. Both forms are linear in x and in kernel, so the gradient needs nothing but these two.
+    `cpu` is a pair of functions: the form to run forward and the form to differentiate.
+    """
+    cpu_forward, cpu_differentiated = cpu
+
+    def choose(operands, on_cpu, elsewhere):
+        if operands[0].dtype != jnp.float32:
+            return elsewhere(*operands)
+        return lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
+
+    def gradient(form):
+        return lambda x, kernel, dy: jax.vjp(form, x, kernel)[1](dy)
+
+    @jax.custom_vjp
+    def f(x, kernel):
+        return choose((x, kernel), cpu_forward, other)
+
+    def forward(x, kernel):
+        return f(x, kernel), (x, kernel)
+
+    def backward(residuals, dy):
+        return choose((*residuals, dy), gradient(cpu_differentiated), gradient(other))
+
+    f.defvjp(forward, backward)
+    return f
+
+
+def product(x, kernel):
+    """(..., C) x (C, ...) as one plain matrix product: XLA's CPU backend copies around any other contraction."""
+    y = x.reshape(-1, x.shape[-1]) @ kernel.reshape(kernel.shape[0], -1)
+    return y.reshape(*x.shape[:-1], *kernel.shape[1:])
+
+
+def _shift(x, by: int, axis: int):
+    """x moved by `by` places along axis, zeros moving in."""
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (by, -by, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _take(x, i: int, axis: int):
+    return lax.index_in_dim(x, i, axis, keepdims=False)
+
+
+def _interleave(parts, axis: int):
+    """n arrays with length L along axis -> one with length n L, the parts taking turns."""
+    x = jnp.stack(parts, axis + 1)
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+
+# --- stride-2 4x4 transposed convolution, padding 1 ------------------------------------------------------------------
+
+
+def _upconv_xla(x, kernel):
+    return lax.conv_transpose(
+        x,
+        kernel.transpose(1, 2, 3, 0),  # H W Cout Cin: the kernel of the convolution that this one transposes
+        strides=(2, 2),
+        padding=((2, 2), (2, 2)),
+        dimension_numbers=_NHWC,
+        transpose_kernel=True,
+    )
+
+
+def _upconv_matmul(x, kernel):
+    """One product to 16 Cout, then four shifted sums: the least work per weight, best on tiny images."""
+    b, h, w, _ = x.shape
+    y = product(x, kernel)  # B H W 4 4 Cout; tap k of input row i lands on output row 2 i + k - 1
+
+    def rows(y, axis, taps):
+        t = [_take(y, k, taps) for k in range(4)]
+        return [t[1] + _shift(t[3], 1, axis), t[2] + _shift(t[0], -1, axis)]
+
+    columns = [jnp.stack(rows(c, 1, 3), 2) for c in rows(y, 2, 4)]  # each B H 2 W Cout
+    return jnp.stack(columns, 4).reshape(b, 2 * h, 2 * w, -1)
+
+
+def _upconv_karatsuba(x, kernel):
+    """Two neighbouring pixels times two pairs of taps in three products instead of four, along each axis.
+
+    Taps (0, 1) and (2, 3) act as a 2-tap filter whose outputs are blocks of two rows: block i gets x_i g_0, block i+1
+    gets x_i g_1. For the pixels 2j and 2j+1 with m0 = x_2j g_0, m2 = x_2j+1 g_1 and m1 = (x_2j + x_2j+1)(g_0 + g_1),
+    the middle block is m1 - m0 - m2 and the outer ones are m0 and m2, the latter shared with the next pair.
+    """
+    b, h, w, c = x.shape
+
+    def three(a, axis):
+        first, second = _take(a, 0, axis), _take(a, 1, axis)
+        return [first, first + second, second]
+
+    def rows(m, phase, axis):
+        """Products m0, m1, m2 with the two rows of a block on axis `phase` -> output rows 4j to 4j+3."""
+        a, b = ([_take(t, p, phase) for t in m] for p in (0, 1))
+        return [
+            b[0] + _shift(b[2], 1, axis),
+            a[1] - a[0] - a[2],
+            b[1] - b[0] - b[2],
+            a[2] + _shift(a[0], -1, axis),
+        ]
+
+    pixels = x.reshape(b, h // 2, 2, w // 2, 2, c)
+    taps = kernel.reshape(c, 2, 2, 2, 2, -1)  # Cin, pair of rows, row of the pair, the same for columns, Cout
+    m = [
+        [product(v, u) for v, u in zip(three(vs, 3), three(us, 2), strict=True)]
+        for vs, us in zip(three(pixels, 2), three(taps, 1), strict=True)
+    ]  # 3 x 3 of B H/2 W/2 2 2 Cout
+    columns = [rows(m_row, 4, 2) for m_row in m]  # 3 x 4 of B H/2 W/2 2 Cout
+    image = [rows([c[k] for c in columns], 3, 1) for k in range(4)]  # column, row: B H/2 W/2 Cout
+    y = jnp.stack([jnp.stack([column[r] for column in image], 3) for r in range(4)], 2)
+    return y.reshape(b, 2 * h, 2 * w, -1)
+
+
+def _upconv_cpu_forward(x, kernel):
+    # On 4 x 4 images the transformed kernel (9/4 of 134 million weights at full size) costs more than it saves.
+    return (_upconv_karatsuba if x.shape[1] >= 8 else _upconv_matmul)(x, kernel)
+
+
+upconv = _by_platform((_upconv_cpu_forward, _upconv_karatsuba), _upconv_xla)
+upconv.__doc__ = """torch's ConvTranspose2d(4, stride 2, padding 1, no bias).
+
+Args:
+  x: (B, H, W, Cin), H and W even.
+  kernel: (Cin, 4, 4, Cout), torch's weight with the last axes moved.
+
+Returns:
+  (B, 2 H, 2 W, Cout).
+"""
+
+
+# --- stride-2 4x4 convolution, padding 1 -----------------------------------------------------------------------------
+
+
+def _downconv_xla(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_NHWC)
+
+
+def _downconv_winograd(x, kernel):
+    """The transpose of `_upconv_karatsuba`: F(2, 2) over blocks of two rows, three products for two outputs."""
+    b, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    blocks = x.reshape(b, h // 2 + 1, 2, w // 2 + 1, 2, c)
+
+    def three(d, axis):
+        """Outputs 2j and 2j+1 see blocks 2j, 2j+1 and 2j+2."""
+        n = d.shape[axis]
+        even, odd = lax.slice_in_dim(d, 0, n, 2, axis), lax.slice_in_dim(d, 1, n, 2, axis)
+        first, last = (lax.slice_in_dim(even, i, i + n // 2, axis=axis) for i in (0, 1))
+        return [first - odd, odd, odd - last]
+
+    def taps(k, axis):
+        first, second = _take(k, 0, axis), _take(k, 1, axis)
+        return [first, first + second, second]
+
+    def outputs(m):
+        return [m[0] + m[1], m[1] - m[2]]
+
+    def flat(v):  # B H/4 2 W/4 2 C -> B H/4 W/4 4 C
+        return v.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 4, w // 4, 4 * c)
+
+    kernel = kernel.reshape(2, 2, 2, 2, c, -1)  # pair of rows, row of the pair, the same for columns, Cin, Cout
+    m = [
+        [product(flat(v), u.reshape(4 * c, -1)) for v, u in zip(three(vs, 3), taps(us, 1), strict=True)]
+        for vs, us in zip(three(blocks, 1), taps(kernel, 0), strict=True)
+    ]  # 3 x 3 of B H/4 W/4 Cout
+    columns = [jnp.stack(outputs(m_row), 3) for m_row in m]  # 3 of B H/4 W/4 2 Cout
+    return jnp.stack(outputs(columns), 2).reshape(b, h // 2, w // 2, -1)
+
+
+downconv = _by_platform((_downconv_winograd, _downconv_winograd), _downconv_xla)
+downconv.__doc__ = """torch's Conv2d(4, stride 2, padding 1, no bias).
+
+Args:
+  x: (B, H, W, Cin), H and W multiples of 4.
+  kernel: (4, 4, Cin, Cout).
+
+Returns:
+  (B, H/2, W/2, Cout).
+"""
+
+
+# --- 3x3 convolution, padding 1 --------------------------------------------------------------------------------------
+
+
+def _conv3x3_xla(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NHWC)
+
+
+def _conv3x3_matmul(x, kernel):
+    """One product to 9 Cout, then shifted sums."""
+    y = product(x, kernel.transpose(2, 0, 1, 3))  # B H W 3 3 Cout
+
+    def sums(y, axis, taps):
+        return _shift(_take(y, 0, taps), 1, axis) + _take(y, 1, taps) + _shift(_take(y, 2, taps), -1, axis)
+
+    return sums(sums(y, 1, 3), 2, 3)
+
+
+def _conv3x3_winograd(x, kernel):
+    """F(2, 3) along each axis (Lavin & Gray, arXiv 1509.09308): four products for two outputs instead of six."""
+    b, h, w, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def inputs(x, axis):
+        d = [lax.slice_in_dim(x, i, i + x.shape[axis] - 3, 2, axis) for i in range(4)]
+        return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
+
+    def taps(g):
+        return [g[0], (g[0] + g[1] + g[2]) / 2, (g[0] - g[1] + g[2]) / 2, g[2]]
+
+    def outputs(m):
+        return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+
+    m = [
+        [product(v, u) for v, u in zip(inputs(vs, 2), taps(us), strict=True)]
+        for vs, us in zip(inputs(x, 1), taps(kernel), strict=True)
+    ]  # 4 x 4 of B H/2 W/2 Cout
+    columns = [jnp.stack(outputs(m_row), 3) for m_row in m]
+    return jnp.stack(outputs(columns), 2).reshape(b, h, w, -1)
+
+
+def _conv3x3_cpu(x, kernel):
+    cin = x.shape[-1]
+    if cin <= 16:
+        return _conv3x3_matmul(x, kernel)
+    return (_conv3x3_xla if cin < 64 else _conv3x3_winograd)(x, kernel)
+
+
+conv3x3 = _by_platform((_conv3x3_cpu, _conv3x3_cpu), _conv3x3_xla)
+conv3x3.__doc__ = """torch's Conv2d(3, stride 1, padding 1, no bias).
+
+Args:
+  x: (B, H, W, Cin), H and W even.
+  kernel: (3, 3, Cin, Cout).
+
+Returns:
+  (B, H, W, Cout).
+"""
+
+
+# --- modules ---------------------------------------------------------------------------------------------------------
+
+
+def _normal(std: float, mean: float = 0.0):
+    def init(key, shape):
+        return mean + std * jax.random.normal(key, shape, jnp.float32)
+
+    return init
+
+
+class Conv(nnx.Module):
+    """A linear layer `op(x, kernel) + bias` with the published initialisation.
+
+    Weights are N(0, 0.01) and biases uniform(+-1/sqrt(fan_in)), torch's default, which the original leaves in place.
+    Parameters are float32; the computation runs in `dtype`.
+
+    Args:
+      op: one of the operations of this module.
+      shape: shape of the kernel.
+      bias: whether there is one; its size is the kernel's last axis.
+    """
+
+    def __init__(self, op, shape, *, bias: bool = False, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.op, self.dtype = op, dtype
+        self.kernel = nnx.Param(_normal(0.01)(rngs.params(), shape))
+        limit = (shape[0] * shape[1] * shape[2]) ** -0.5  # kernels with a bias are H W Cin Cout
+        self.bias = nnx.data(
+            nnx.Param(jax.random.uniform(rngs.params(), shape[-1:], jnp.float32, -limit, limit)) if bias else None
+        )
+
+    def __call__(self, x):
+        y = self.op(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """torch's BatchNorm2d over B H W: eps 1e-5, momentum 0.1, the running variance unbiased.
+
+    flax's keeps a biased running variance. Statistics, scale and shift are float32 whatever the dtype of x.
+    Under jit the batch is the global one, on any number of devices.
+    """
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        self.scale = nnx.Param(_normal(0.01, mean=1.0)(rngs.params(), (channels,)))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
+
+    def __call__(self, x, train: bool):
+        x32 = x.astype(jnp.float32)
+        if train:
+            mean = jnp.mean(x32, (0, 1, 2))
+            var = jnp.mean(jnp.square(x32 - mean), (0, 1, 2))
+            n = x.size // x.shape[-1]
+            self.mean[...] += BN_MOMENTUM * (lax.stop_gradient(mean) - self.mean[...])
+            self.var[...] += BN_MOMENTUM * (lax.stop_gradient(var) * (n / (n - 1)) - self.var[...])
+        else:
+            mean, var = self.mean[...], self.var[...]
+        scale = self.scale[...] * lax.rsqrt(var + BN_EPS)
+        return ((x32 - mean) * scale + self.bias[...]).astype(x.dtype)
+
+
+def texture_noise(x, eps):
+    """The generator's texture noise: x + where(keep, x, 0) * eps * std(x), per sample and channel over H W.
+
+    keep selects -max(x)/2 <= x <= max(x)/4; std has ddof 1; gradients flow through x and std, not through the mask.
+    Computed in float32.
+
+    Args:
+      x: (B, H, W, C).
+      eps: N(0, 1) of the same shape.
+    """
+    x32 = x.astype(jnp.float32)
+    n = x.shape[1] * x.shape[2]
+    peak = lax.stop_gradient(jnp.max(x32, (1, 2), keepdims=True))
+    keep = (lax.stop_gradient(x32) >= -peak / 2) & (lax.stop_gradient(x32) <= peak / 4)
+    var = jnp.sum(jnp.square(x32 - jnp.mean(x32, (1, 2), keepdims=True)), (1, 2), keepdims=True) / (n - 1)
+    # The gradient of sqrt is infinite at 0; torch's std gives 0 to a constant channel.
+    std = jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1.0)), 0.0)
+    return (x32 + jnp.where(keep, x32, 0.0) * eps * std).astype(x.dtype)
