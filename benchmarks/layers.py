@@ -28,7 +28,7 @@ def seconds(f, *args, repeats):
 
 
 def cases(ngf, ndf):
-    """(operation, its forms, H, Cin, Cout, kernel shape) of each layer."""
+    """(name, its forms, H, Cin, kernel shape) of each layer."""
     up = {"xla": layers._upconv_xla, "matmul": layers._upconv_matmul, "karatsuba": layers._upconv_karatsuba}
     down = {"xla": layers._downconv_xla, "winograd": layers._downconv_winograd}
     same = {
@@ -38,13 +38,13 @@ def cases(ngf, ndf):
     }
     for i in range(5):
         cin, cout = 16 * ngf >> i, 8 * ngf >> i
-        yield f"G main{i + 2}", up, 4 << i, cin, cout, (cin, 4, 4, cout)
+        yield f"G main{i + 2}", up, 4 << i, cin, (cin, 4, 4, cout)
     for i, cin in enumerate((ngf // 2, ngf // 4, ngf // 8, ngf // 16)):
         cout = cin // 2 if i < 3 else 1
-        yield f"G conv{i + 1}", same, 128, cin, cout, (3, 3, cin, cout)
+        yield f"G conv{i + 1}", same, 128, cin, (3, 3, cin, cout)
     for i in range(5):
         cin, cout = (ndf << i) // 2 if i else 1, ndf << i
-        yield f"D conv{i + 1}", down, 128 >> i, cin, cout, (4, 4, cin, cout)
+        yield f"D conv{i + 1}", down, 128 >> i, cin, (4, 4, cin, cout)
 
 
 def main():
@@ -59,7 +59,7 @@ def main():
     random = np.random.default_rng(0)
     print(f"{jax.devices()[0].device_kind}, batch {args.batch}; seconds")
     print(f"{'layer':10} {'in':>16} {'form':>10} {'forward':>9} {'dx':>9} {'dkernel':>9}")
-    for name, forms, h, cin, cout, kernel_shape in cases(args.ngf, args.ndf):
+    for name, forms, h, cin, kernel_shape in cases(args.ngf, args.ndf):
         if args.only not in name:
             continue
         x = jnp.asarray(random.standard_normal((args.batch, h, h, cin), np.float32))

@@ -60,7 +60,7 @@ def product(x, kernel):
 
 
 def _shift(x, by: int, axis: int):
-    """x moved by `by` places along axis, zeros moving in."""
+    """Move x by `by` places along axis, zeros moving in."""
     config = [(0, 0, 0)] * x.ndim
     config[axis] = (by, -by, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), config)
@@ -68,12 +68,6 @@ def _shift(x, by: int, axis: int):
 
 def _take(x, i: int, axis: int):
     return lax.index_in_dim(x, i, axis, keepdims=False)
-
-
-def _interleave(parts, axis: int):
-    """n arrays with length L along axis -> one with length n L, the parts taking turns."""
-    x = jnp.stack(parts, axis + 1)
-    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
 
 # --- stride-2 4x4 transposed convolution, padding 1 ------------------------------------------------------------------
@@ -247,10 +241,10 @@ def _conv3x3_winograd(x, kernel):
 
 
 def _conv3x3_cpu(x, kernel):
-    cin = x.shape[-1]
-    if cin <= 16:
+    cin, cout = kernel.shape[2:]
+    if cout == 1:
         return _conv3x3_matmul(x, kernel)
-    return (_conv3x3_xla if cin < 64 else _conv3x3_winograd)(x, kernel)
+    return (_conv3x3_winograd if cin >= 64 else _conv3x3_xla)(x, kernel)
 
 
 conv3x3 = _by_platform((_conv3x3_cpu, _conv3x3_cpu), _conv3x3_xla)

@@ -4,6 +4,8 @@ Shapes are B H W C at each stage. Weights are float32; `dtype` is what convoluti
 TPUs); BatchNorm statistics, texture noise and logits are float32 always.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -36,7 +38,7 @@ class Generator(nnx.Module):
         options = {"dtype": dtype, "rngs": rngs}
         widths = [16 * ngf >> i for i in range(6)]  # 16 ngf ... ngf/2
         self.main1 = Conv(product, (nz, 4, 4, widths[0]), **options)
-        for i, (cin, cout) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (cin, cout) in enumerate(itertools.pairwise(widths)):
             setattr(self, f"main{i + 2}", Conv(upconv, (cin, 4, 4, cout), **options))
         for i, channels in enumerate(widths[:5]):
             setattr(self, f"norm{i + 1}", BatchNorm(channels, rngs=rngs))
@@ -46,7 +48,9 @@ class Generator(nnx.Module):
         self.conv4 = Conv(conv3x3, (3, 3, ngf // 16, nc), **options)
 
     def __call__(self, z, noise, train: bool):
-        """z (B, nz) and noise, N(0, 1) of (B, 128, 128, ngf/2) and (B, 128, 128, ngf/8) -> (B, 128, 128, nc) in (-1, 1).
+        """Latent z (B, nz) and a pair of noise arrays -> images (B, 128, 128, nc) in (-1, 1).
+
+        noise is N(0, 1) of (B, 128, 128, ngf/2) and (B, 128, 128, ngf/8).
 
         With train, BatchNorm uses this batch and moves its running statistics.
         """
@@ -76,7 +80,7 @@ class Discriminator(nnx.Module):
         _check(nc=(nc, 1, ""), ndf=(ndf, 1, ""))
         options = {"bias": True, "dtype": dtype, "rngs": rngs}
         widths = [nc, *(ndf << i for i in range(5))]
-        for i, (cin, cout) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (cin, cout) in enumerate(itertools.pairwise(widths)):
             setattr(self, f"conv{i + 1}", Conv(downconv, (4, 4, cin, cout), **options))
             if i:
                 setattr(self, f"norm{i + 1}", BatchNorm(cout, rngs=rngs))
@@ -84,7 +88,7 @@ class Discriminator(nnx.Module):
         self.conv6 = Conv(_whole_image, (4, 4, widths[-1], 1), **options)
 
     def __call__(self, x, train: bool):
-        """x (B, 128, 128, nc) in [-1, 1] -> logits (B,) float32 of being real."""
+        """Images x (B, 128, 128, nc) in [-1, 1] -> logits (B,) float32 of being real."""
 
         def leaky(x):
             return nnx.leaky_relu(x, 0.2)

@@ -77,6 +77,13 @@ class Pair:
         return (*g, *d)
 
 
+def quick_to_compile(f, **options):
+    """jax.jit for what runs once: on a CPU the random numbers of all layers take longer to optimise than to draw."""
+    if jax.default_backend() == "cpu":
+        options["compiler_options"] = {"xla_backend_optimization_level": 0}
+    return jax.jit(f, **options)
+
+
 def create(g_params, g_stats, d_params, d_stats, *, adam: optax.GradientTransformation, lr: float) -> TrainState:
     """Step 0 from given weights. Jittable."""
     return TrainState(

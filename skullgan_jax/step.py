@@ -65,7 +65,8 @@ def adversarial_step(
       state: before the step.
       reals: (B, 128, 128, nc) in [-1, 1].
       blur_source: an independent draw of the same shape; its last places are used blurred.
-      z, noise: the generator's inputs.
+      z: (B, nz) latent.
+      noise: the generator's pair of texture noise arrays.
       epoch: int32 scalar, from 0.
       graphs: the structures of generator and discriminator.
       recipe: the numbers.

@@ -59,14 +59,15 @@ def test_twenty_steps_match_torch(gate_loss):
         for name in ("loss_d", "loss_g", "lr_d", "lr_g", "d_real", "d_fake"):
             np.testing.assert_allclose(metrics[name], theirs[name], rtol=1e-4, err_msg=f"{name}, epoch {epoch}")
         assert (metrics["open_d"], metrics["open_g"]) == (theirs["d_stepped"], theirs["g_stepped"])
-        if not seen:  # later ones follow weights that Adam has moved apart
+        if not seen:  # later ones follow weights that Adam has moved apart, and so does the mean of what a bias shifts:
+            # biases ahead of BatchNorm have gradient 0, and Adam makes full steps of its rounding.
             for net, params, stats, module in (
                 ("generator", ours.g_params, ours.g_stats, g),
                 ("discriminator", ours.d_params, ours.d_stats, d),
             ):
                 mine = convert.to_torch(net, params, stats)
                 for key, value in module.state_dict().items():
-                    if "running" in key:
+                    if "running" in key and (net, key[-4:]) != ("discriminator", "mean"):
                         scale = np.abs(value.numpy()).max()
                         np.testing.assert_allclose(mine[key], value.numpy(), atol=1e-4 * scale, err_msg=key)
         seen.append(metrics)

@@ -1,0 +1,38 @@
+# make demo: train a small pair on the built-in phantom, about ten minutes on two cores with everything installed anew.
+# make test: the tests, with PyTorch beside them as the reference.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint format lock clean
+
+demo: .venv/installed
+	$(BIN)/python -m skullgan_jax.main --config=configs/skull.py:demo --workdir=runs/demo
+	@echo "Look at runs/demo/slices.png, runs/demo/progress.png and runs/demo/curves.png."
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c requirements.lock -e .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/pip install -q -c requirements.lock -e '.[test]'
+	touch $@
+
+# Resolve the versions of all platforms and extras anew.
+lock:
+	uv pip compile --universal --python-version 3.11 pyproject.toml --extra test -o requirements.lock
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,68 @@
+"""Train SkullGAN.
+
+Example, the published training on your own slices (.npy or .npz of (N, 128, 128) HU):
+
+  python -m skullgan_jax.main --config=configs/skull.py --workdir=runs/skull --config.data.path=slices.npy
+
+A laptop-size run on the built-in phantom, no data needed:
+
+  python -m skullgan_jax.main --config=configs/skull.py:demo --workdir=runs/demo
+
+The same command again resumes an interrupted run. Every field of the config is a flag: --config.batch_size=32,
+--config.epochs=100, --config.pretrained=runs/celeba, --config.model.dtype=bfloat16; the config file says what each is.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from skullgan_jax import host
+from skullgan_jax.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, pictures, the exported model.")
+
+
+def _main(_) -> None:
+    from skullgan_jax.train import train
+
+    train(_CONFIG.value, _WORKDIR.value)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Flags of argv, or one line and exit 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        for flag in ("config", "workdir"):
+            if not flags.FLAGS[flag].value and not _asks_for_help():
+                raise flags.Error(f"--{flag} is missing; see --help")
+        if rest[1:]:
+            raise flags.Error(f"{rest[1]!r} is no flag; flags begin with --")
+        return rest
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        fail(error)
+
+
+def _asks_for_help() -> bool:
+    return any(name in flags.FLAGS and flags.FLAGS[name].value for name in ("help", "helpshort", "helpfull", "helpxml"))
+
+
+def fail(error: Exception) -> None:
+    """One line on stderr, exit 2."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run(argv: list[str] | None = None) -> None:
+    """The command; argv defaults to sys.argv."""
+    if not any(a.startswith(("--help", "-help")) for a in argv or sys.argv):
+        host.keep_memory()
+    try:
+        app.run(_main, argv=argv, flags_parser=_parse)
+    except InputError as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,321 @@
+"""The training loop. It knows nothing of losses; the step knows nothing of it."""
+
+import dataclasses
+import pathlib
+import signal
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+import skullgan_jax
+from skullgan_jax import checkpoint, metrics, model, monitor, pictures, rng, sample, state
+from skullgan_jax.data import batches, num_steps_per_epoch, open_data
+from skullgan_jax.errors import InputError
+from skullgan_jax.step import Recipe, make_train_step
+
+# What may differ when a run is resumed: how long it lasts, what is shown and kept, where its files lie.
+_FREE = ("epochs", "data.path", "log_every", "sample_every", "checkpoint_every", "final_slices")
+_START = ("pretrained", "checkpoint")  # where a run starts: of no account once it has a checkpoint of its own
+GRID = 16
+
+
+def train(config, workdir: str) -> None:
+    """Train the pair as `config` says, from where `workdir` stands to the end.
+
+    Raises:
+      InputError: one line on what the user can change.
+    """
+    workdir = pathlib.Path(workdir)
+    devices = jax.devices()
+    pair, recipe = _pair(config), Recipe(**config.recipe)
+    if config.batch_size < 2 or config.batch_size % len(devices):
+        raise InputError(
+            f"--config.batch_size={config.batch_size}: must be 2 or more and divisible by the {len(devices)} devices; "
+            f"try {max(2, len(devices) * round(config.batch_size / len(devices)), len(devices))}"
+        )
+    for name in ("epochs", "log_every", "sample_every", "checkpoint_every", "judge_slices"):
+        if config[name] < 1:
+            raise InputError(f"--config.{name}={config[name]}: must be 1 or more")
+    data = open_data(config.data, config.seed)
+    steps_per_epoch = num_steps_per_epoch(len(data.images), config.batch_size)
+    total = config.epochs * steps_per_epoch
+    meta = {
+        "config": config.to_dict(),
+        "pair": dataclasses.asdict(pair),
+        "data": {"name": data.name, "num": len(data.images), "fingerprint": data.fingerprint},
+        "calibration": data.calibration.to_dict(),
+        "pixel_mm": data.pixel_mm,
+        "version": skullgan_jax.__version__,
+    }
+    _make_folder(workdir)
+
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere, by_image = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    checkpoints = checkpoint.Checkpoints(workdir)
+    now, start = _initial_state(config, pair, recipe, meta, checkpoints, workdir, everywhere)
+    step_fn = jax.jit(
+        make_train_step(pair, recipe, seed=config.seed, steps_per_epoch=steps_per_epoch),
+        in_shardings=(everywhere, by_image),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+    grid_fn, judge_fn = _grid_and_judge(config, pair, data)
+    _say(
+        f"{len(data.images)} {data.name} images, calibration {data.calibration.hu_min:g} to "
+        f"{data.calibration.hu_max:g} -> [-1, 1]; {len(devices)} x {devices[0].device_kind}, {pair.dtype}; "
+        f"{steps_per_epoch} steps per epoch of batch {config.batch_size}, {total} in all"
+    )
+    if start < total:
+        checkpoint.write_json(workdir / "config.json", meta["config"])
+    stream = batches(
+        data.images,
+        data.calibration,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        num_steps=total,
+    )
+    watch = monitor.Monitor(
+        workdir,
+        start_step=start,
+        total_steps=total,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=config.batch_size,
+        log_every=config.log_every,
+    )
+    stop = _Stop()
+
+    def save(step, judged: bool):
+        watch.flush()  # a NaN among the steps so far stops the run before it is saved
+        swd = float(judge_fn(now.g_params, now.g_stats)) if judged else None
+        if judged:
+            watch.judged(step, swd)
+        checkpoints.save(now, meta, swd=swd)
+
+    with stop:
+        try:
+            in_flight = []
+            for step in range(start, total + 1):
+                epoch, at_epoch = step // steps_per_epoch, step % steps_per_epoch == 0
+                # 1. Evaluate and 2. checkpoint: a checkpoint at a step means that many steps and batches are done.
+                if at_epoch and (epoch % config.sample_every == 0 or step == total):
+                    watch.picture(step, grid_fn(now.g_params, now.g_stats), data.calibration)
+                due = at_epoch and step > start and epoch % config.checkpoint_every == 0
+                if due or (step == total and step > start):
+                    save(step, judged=True)
+                if step == total:
+                    break
+                if stop.asked:
+                    if step > start and not due:
+                        save(step, judged=False)
+                    checkpoints.wait()
+                    watch.flush()
+                    _say(f"stopped by {stop.asked} after step {step}, saved; run the same command again to go on")
+                    return
+                # 3. Next batch.
+                batch = jax.device_put(next(stream), by_image)
+                # 4. Step. Two are queued at most, so that the host neither waits for a step nor runs away from it.
+                now, values = step_fn(now, batch)
+                in_flight.append(values["loss_g"])
+                if len(in_flight) > 2:
+                    in_flight.pop(0).block_until_ready()
+                # 5. Write.
+                watch.step(step + 1, values)
+            checkpoints.wait()
+            watch.flush()
+        except monitor.NotFiniteError as error:
+            good = checkpoints.latest
+            remedy = f"the last good checkpoint is step {good}" if good is not None else "no checkpoint was saved yet"
+            raise InputError(
+                f"{workdir}: not finite at {error}; {remedy}; lower --config.recipe.lr or look at the data"
+            ) from None
+        finally:
+            stream.close()
+            watch.close()
+    _finish(config, pair, workdir, data, meta, checkpoints)
+
+
+def _pair(config) -> state.Pair:
+    fields = config.model.to_dict()
+    if fields["dtype"] == "auto":
+        fields["dtype"] = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if fields["dtype"] not in ("float32", "bfloat16"):
+        raise InputError(f"--config.model.dtype={fields['dtype']}: give auto, float32 or bfloat16")
+    if fields["nc"] != 1:
+        raise InputError(f"--config.model.nc={fields['nc']}: the data have one channel; give 1")
+    pair = state.Pair(**fields)
+    pair.graphs()  # refuses sizes that the architecture cannot have
+    return pair
+
+
+def _make_folder(workdir: pathlib.Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: cannot be written ({error.strerror}); give another folder") from None
+
+
+def _initial_state(config, pair, recipe, meta, checkpoints, workdir, sharding):
+    """The resume ladder: this workdir, else a given checkpoint, else given weights, else scratch.
+
+    Returns:
+      The state, born where `sharding` says, and its step.
+    """
+
+    def fresh(*weights):
+        return state.create(*weights, adam=recipe.adam, lr=recipe.lr)
+
+    shapes = jax.eval_shape(lambda: fresh(*pair.init(0)))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    if checkpoints.latest is not None:
+        step = checkpoints.latest
+        _check_same(meta, checkpoints.meta(step), workdir)
+        _say(f"resuming {workdir} at step {step}")
+        return checkpoints.restore(step, like), step
+    if config.checkpoint:
+        if not checkpoint.exists(config.checkpoint):
+            raise InputError(f"--config.checkpoint={config.checkpoint}: holds no checkpoint; give a training workdir")
+        given = checkpoint.Checkpoints(config.checkpoint, create=False)
+        step = given.latest
+        _check_same(meta, given.meta(step), config.checkpoint)
+        _say(f"continuing from step {step} of {config.checkpoint}")
+        restored = given.restore(step, like)
+        given.close()
+        return restored, step
+    if config.pretrained:
+        given = model.load(config.pretrained)
+        if dataclasses.replace(given.pair, dtype=pair.dtype) != pair:
+            raise InputError(
+                f"--config.pretrained={config.pretrained}: another architecture ({_sizes(given.pair)}) than this "
+                f"config's ({_sizes(pair)}); set --config.model to its sizes"
+            )
+        _say(f"starting from the weights of {config.pretrained}")
+        weights = (given.g_params, given.g_stats, given.d_params, given.d_stats)
+        return jax.jit(fresh, out_shardings=sharding)(*weights), 0
+    _say("starting from scratch")
+    return state.quick_to_compile(lambda: fresh(*pair.init(config.seed)), out_shardings=sharding)(), 0
+
+
+def _sizes(pair) -> str:
+    return f"nc={pair.nc} nz={pair.nz} ngf={pair.ngf} ndf={pair.ndf}"
+
+
+def _flat(config: dict, prefix="") -> dict:
+    out = {}
+    for key, value in config.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return out
+
+
+def _check_same(meta: dict, saved: dict, where) -> None:
+    """Refuse to resume with a changed config or on other data, naming every difference."""
+    new, old = _flat(meta["config"]), _flat(saved["config"])
+    different = [k for k in sorted(new.keys() | old.keys()) if k not in _FREE + _START and new.get(k) != old.get(k)]
+    if different:
+        listed = ", ".join(f"{k} was {old.get(k)!r} now {new.get(k)!r}" for k in different)
+        raise InputError(
+            f"{where}: the config changed since its checkpoint: {listed}; change it back or use another --workdir"
+        )
+    for name in ("data", "calibration"):
+        if meta[name] != saved[name]:
+            raise InputError(
+                f"{where}: the data changed since its checkpoint: {name} was {saved[name]} now {meta[name]}; "
+                "give the same data or use another --workdir"
+            )
+
+
+def _grid_and_judge(config, pair, data):
+    """Jitted: a grid of samples from fixed latents, and the checkpoint metric."""
+    generate = sample.make_generate(pair)
+    num = min(config.judge_slices, len(data.images))
+    batch = min(num, config.batch_size)
+    num -= num % batch
+    chosen = np.linspace(0, len(data.images) - 1, num).astype(int)
+    reals = data.calibration.to_unit(np.stack([data.images[i] for i in chosen]))
+
+    @jax.jit
+    def grid(params, stats):
+        return generate(params, stats, rng.stream(config.seed, "grid"), jnp.arange(GRID))
+
+    @jax.jit
+    def judge(params, stats, reals):
+        def some(i):
+            indices = i * batch + jnp.arange(batch)
+            return generate(params, stats, rng.stream(config.seed, "judge"), indices)[..., 0]
+
+        fakes = jax.lax.map(some, jnp.arange(num // batch)).reshape(reals.shape)
+        return metrics.swd(rng.stream(config.seed, "swd"), reals, fakes)
+
+    return grid, lambda params, stats: judge(params, stats, reals)
+
+
+def _finish(config, pair, workdir, data, meta, checkpoints) -> None:
+    """Curve, progress picture, exported model and sample slices of the best checkpoint."""
+    pictures.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"))
+    pictures.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
+    best = checkpoints.best
+    checkpoints.close()
+    trained = model.load(workdir)
+    standing = sample.standing_statistics(pair, trained.g_params)
+    model.Model(**{**vars(trained), "standing": standing}).save(workdir / "model")
+    _say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
+    if not config.final_slices:
+        return
+    started = time.monotonic()
+
+    def progress(done):
+        rate = done / (time.monotonic() - started)
+        if sys.stderr.isatty() or done == config.final_slices:
+            end = "\n" if done == config.final_slices else "\r"
+            print(f"sampled {done}/{config.final_slices}, {rate:.1f} slices/s", end=end, file=sys.stderr, flush=True)
+
+    hu = sample.slices(
+        pair, trained.g_params, standing, data.calibration, config.final_slices, seed=config.seed, progress=progress
+    )
+    about = {
+        "calibration": meta["calibration"],
+        "pixel_mm": meta["pixel_mm"],
+        "seed": config.seed,
+        "batch_norm": "standing",
+        "model": trained.provenance,
+        "version": meta["version"],
+        "use": "research use only",
+    }
+    sample.save_slices(workdir / "slices.npy", hu, about)
+    pictures.grid(workdir / "slices.png", hu[:GRID], data.calibration, title=f"first {GRID} of {len(hu)} samples")
+    _say(f"wrote {workdir / 'slices.npy'}; look at {workdir / 'slices.png'}, progress.png and curves.png beside it")
+
+
+class _Stop:
+    """Turns SIGTERM and SIGINT into a wish that the loop sees; a second SIGINT interrupts at once."""
+
+    def __init__(self):
+        self.asked = ""
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._old = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        else:
+            self._old = {}
+        return self
+
+    def _note(self, number, _):
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = signal.Signals(number).name
+
+    def __exit__(self, *_):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
