@@ -2,8 +2,8 @@
 
     python -m skullgan_jax.main --config=configs/celeba.py --workdir=runs/celeba --config.data.path=DIR
 
-DIR is a TFDS data_dir or version directory that holds celeb_a, or a folder of JPEGs; empty, the TFDS default. Then train
-on skulls with --config=configs/skull.py --config.pretrained=runs/celeba.
+DIR is a TFDS data_dir or version directory that holds celeb_a, or a folder of JPEGs; empty, the TFDS default. Then
+train on skulls with --config=configs/skull.py --config.pretrained=runs/celeba.
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
 """SkullGAN as published, on your slices or on the built-in phantom.
 
-The published training, 1000 epochs at batch 16 (about 14 hours per 100 epochs of 2,000 slices... see docs/speed.md):
+The published training, 1000 epochs at batch 16:
 
     python -m skullgan_jax.main --config=configs/skull.py --workdir=runs/skull --config.data.path=slices.npy
 

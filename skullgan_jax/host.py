@@ -12,7 +12,7 @@ def keep_memory() -> None:
 
     XLA's CPU backend allocates the buffers of a program anew at each call. glibc by default returns large ones to the
     kernel, which then has to clear gigabytes a step: at full size that doubles the time of a step. glibc reads
-    these settings only when a process starts. Does nothing elsewhere than on Linux with glibc, or if GLIBC_TUNABLES is set.
+    these settings only when a process starts. Does nothing where there is no glibc, or where GLIBC_TUNABLES is set.
     """
     if platform.libc_ver()[0] != "glibc" or "GLIBC_TUNABLES" in os.environ:
         return

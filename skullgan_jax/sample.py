@@ -14,13 +14,19 @@ from skullgan_jax.data.calibration import Calibration
 from skullgan_jax.layers import BN_MOMENTUM
 from skullgan_jax.state import Pair
 
+BATCH = 16  # by default
 STANDING_LATENTS = 256
 
 
-def make_generate(pair: Pair):
-    """`generate(params, stats, seed_key, indices) -> (B, 128, 128, nc)` in [-1, 1], BatchNorm from `stats`. Jittable."""
+@functools.cache
+def generator(pair: Pair):
+    """Jitted `generate(params, stats, key, indices) -> (B, 128, 128, nc)` in [-1, 1], BatchNorm from `stats`.
+
+    One function a pair, so that all who call it with the same batch size share one compiled program.
+    """
     graph, _ = pair.graphs()
 
+    @jax.jit
     def generate(params, stats, key, indices):
         z, noise = rng.latents(key, indices, pair.nz, pair.ngf)
         return models.apply(graph, params, stats, z, noise, train=False)[0]
@@ -34,7 +40,7 @@ def key(seed: int):
 
 
 def standing_statistics(
-    pair: Pair, params: dict, *, seed: int = 0, batch: int = 16, num: int = STANDING_LATENTS
+    pair: Pair, params: dict, *, seed: int = 0, batch: int = BATCH, num: int = STANDING_LATENTS
 ) -> dict:
     """BatchNorm statistics for sampling: batch means and unbiased variances averaged over num/batch seeded batches.
 
@@ -55,7 +61,9 @@ def standing_statistics(
     return jax.tree.map(lambda s: s / (num // batch), total)
 
 
-def slices(pair: Pair, params, stats, calibration: Calibration, num: int, *, seed: int, batch: int = 16, progress=None):
+def slices(
+    pair: Pair, params, stats, calibration: Calibration, num: int, *, seed: int, batch: int = BATCH, progress=None
+):
     """Samples 0 to num-1 of a seed, in HU.
 
     Args:
@@ -71,13 +79,12 @@ def slices(pair: Pair, params, stats, calibration: Calibration, num: int, *, see
     Returns:
       (num, 128, 128) int16, the first channel.
     """
-    generate = jax.jit(lambda *a: jnp.round(calibration.to_hu(make_generate(pair)(*a)[..., 0])).astype(jnp.int16))
-    run = functools.partial(generate, params, stats, key(seed))
+    run = functools.partial(generator(pair), params, stats, key(seed))
     out = np.empty((num, models.SIZE, models.SIZE), np.int16)
     pending = run(jnp.arange(batch))
     for start in range(0, num, batch):
         current, pending = pending, run(start + batch + jnp.arange(batch)) if start + batch < num else None
-        out[start : start + batch] = np.asarray(current)[: num - start]
+        out[start : start + batch] = np.rint(calibration.to_hu(np.asarray(current)[: num - start, ..., 0]))
         if progress:
             progress(min(start + batch, num))
     return out

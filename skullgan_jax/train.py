@@ -21,7 +21,7 @@ from skullgan_jax.step import Recipe, make_train_step
 # What may differ when a run is resumed: how long it lasts, what is shown and kept, where its files lie.
 _FREE = ("epochs", "data.path", "log_every", "sample_every", "checkpoint_every", "final_slices")
 _START = ("pretrained", "checkpoint")  # where a run starts: of no account once it has a checkpoint of its own
-GRID = 16
+GRID = sample.BATCH  # slices in a picture
 
 
 def train(config, workdir: str) -> None:
@@ -137,7 +137,7 @@ def train(config, workdir: str) -> None:
         finally:
             stream.close()
             watch.close()
-    _finish(config, pair, workdir, data, meta, checkpoints)
+    _finish(config, pair, workdir, data, meta, checkpoints, everywhere)
 
 
 def _pair(config) -> state.Pair:
@@ -233,38 +233,36 @@ def _check_same(meta: dict, saved: dict, where) -> None:
 
 
 def _grid_and_judge(config, pair, data):
-    """Jitted: a grid of samples from fixed latents, and the checkpoint metric."""
-    generate = sample.make_generate(pair)
-    num = min(config.judge_slices, len(data.images))
-    batch = min(num, config.batch_size)
-    num -= num % batch
+    """Two functions of the generator's weights: a grid of samples from fixed latents, and the checkpoint metric."""
+    generate = sample.generator(pair)
+    num = -(-min(config.judge_slices, len(data.images)) // sample.BATCH) * sample.BATCH
     chosen = np.linspace(0, len(data.images) - 1, num).astype(int)
     reals = data.calibration.to_unit(np.stack([data.images[i] for i in chosen]))
+    swd = jax.jit(metrics.swd)
 
-    @jax.jit
+    def draw(params, stats, stream, start):
+        indices = start + jnp.arange(sample.BATCH)
+        return generate(params, stats, rng.stream(config.seed, stream), indices)
+
     def grid(params, stats):
-        return generate(params, stats, rng.stream(config.seed, "grid"), jnp.arange(GRID))
+        return draw(params, stats, "grid", 0)
 
-    @jax.jit
-    def judge(params, stats, reals):
-        def some(i):
-            indices = i * batch + jnp.arange(batch)
-            return generate(params, stats, rng.stream(config.seed, "judge"), indices)[..., 0]
+    def judge(params, stats):
+        fakes = [draw(params, stats, "judge", i)[..., 0] for i in range(0, num, sample.BATCH)]
+        return swd(rng.stream(config.seed, "swd"), reals, jnp.concatenate(fakes))
 
-        fakes = jax.lax.map(some, jnp.arange(num // batch)).reshape(reals.shape)
-        return metrics.swd(rng.stream(config.seed, "swd"), reals, fakes)
-
-    return grid, lambda params, stats: judge(params, stats, reals)
+    return grid, judge
 
 
-def _finish(config, pair, workdir, data, meta, checkpoints) -> None:
+def _finish(config, pair, workdir, data, meta, checkpoints, sharding) -> None:
     """Curve, progress picture, exported model and sample slices of the best checkpoint."""
     pictures.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"))
     pictures.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
     best = checkpoints.best
     checkpoints.close()
     trained = model.load(workdir)
-    standing = sample.standing_statistics(pair, trained.g_params)
+    g_params = jax.device_put(trained.g_params, sharding)  # where the training's samples had them: compiled already
+    standing = sample.standing_statistics(pair, g_params)
     model.Model(**{**vars(trained), "standing": standing}).save(workdir / "model")
     _say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
     if not config.final_slices:
@@ -278,7 +276,7 @@ def _finish(config, pair, workdir, data, meta, checkpoints) -> None:
             print(f"sampled {done}/{config.final_slices}, {rate:.1f} slices/s", end=end, file=sys.stderr, flush=True)
 
     hu = sample.slices(
-        pair, trained.g_params, standing, data.calibration, config.final_slices, seed=config.seed, progress=progress
+        pair, g_params, standing, data.calibration, config.final_slices, seed=config.seed, progress=progress
     )
     about = {
         "calibration": meta["calibration"],

@@ -1,0 +1,146 @@
+"""Training step and sampling of the pair: against PyTorch in the same run and against the device's limits.
+
+    python benchmarks/pair.py                          # CPU, full size, alternating with PyTorch, medians
+    python benchmarks/pair.py --no-torch --dtype=bfloat16 --batches=16,64,256     # GPU or TPU
+
+Rates are images per second. Arithmetic is counted from the published shapes (24.7 GFLOP per sampled image, 85 per
+training image at full size), whatever the form that computes them; `peak` is a matrix product of 8192 (CPU: 2048) in
+the same dtype, timed in the same run. On a CPU the process restarts itself with the allocator settings that the training
+command uses; PyTorch runs in the same process and has them too (--plain-malloc: neither has them).
+"""
+
+import argparse
+import itertools
+import os
+import resource
+import sys
+import time
+
+import numpy as np
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", default="sample,step")
+    parser.add_argument("--batches", default="16,64", help="batch sizes to sample; steps are at --batch")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--nz", type=int, default=200)
+    parser.add_argument("--ngf", type=int, default=256)
+    parser.add_argument("--ndf", type=int, default=64)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--plain-malloc", action="store_true")
+    return parser.parse_args()
+
+
+def alternate(contestants: dict, rounds: int) -> dict:
+    """Median seconds of each function, warmed up once, taking turns."""
+    times = {name: [] for name in contestants}
+    for f in contestants.values():
+        f()
+    for _ in range(rounds):
+        for name, f in contestants.items():
+            start = time.perf_counter()
+            f()
+            times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(t)) for name, t in times.items()}
+
+
+def flop_per_image(ngf: int, nz: int, ndf: int) -> tuple[float, float]:
+    """Forward FLOP of the generator and of the discriminator for one image."""
+    g = 2 * nz * 16 * 16 * ngf + sum(2 * (4 << i) ** 2 * (16 * ngf >> i) * (8 * ngf >> i) * 16 for i in range(5))
+    widths = [ngf // 2, ngf // 4, ngf // 8, ngf // 16, 1]
+    g += sum(2 * 128 * 128 * 9 * a * b for a, b in itertools.pairwise(widths))
+    d_widths = [1, *(ndf << i for i in range(5))]
+    d = sum(2 * (64 >> i) ** 2 * 16 * d_widths[i] * d_widths[i + 1] for i in range(5)) + 2 * 16 * d_widths[-1]
+    return float(g), float(d)
+
+
+def main():
+    args = parse()
+    if not args.plain_malloc:
+        from skullgan_jax import host
+
+        host.keep_memory()
+    import jax
+    import jax.numpy as jnp
+
+    from skullgan_jax import sample, state, step
+
+    device = jax.devices()[0]
+    pair = state.Pair(nz=args.nz, ngf=args.ngf, ndf=args.ndf, dtype=args.dtype)
+    recipe = step.Recipe(gate_epoch=10**6)  # both nets step, as for the first ten epochs
+    peer = None
+    if not args.no_torch:
+        import torch
+
+        from benchmarks import torch_peer
+
+        torch.set_num_threads(os.cpu_count())
+        peer = torch_peer
+
+    n = 8192 if device.platform != "cpu" else 2048
+    a = jax.random.normal(jax.random.key(0), (n, n), jnp.dtype(args.dtype))
+    product = jax.jit(jnp.matmul)
+    peak = 2 * n**3 / alternate({"product": lambda: product(a, a).block_until_ready()}, 10)["product"]
+    g_flop, d_flop = flop_per_image(args.ngf, args.nz, args.ndf)
+    print(f"{device.device_kind}, {args.dtype}, ngf {args.ngf}, ndf {args.ndf}; peak {peak / 1e12:.3g} TFLOP/s")
+    print(f"{'':10} {'batch':>6} {'ours':>10} {'of peak':>8} {'torch':>10} {'ratio':>6}")
+
+    def report(name, batch, flop, seconds):
+        ours = batch / seconds["ours"]
+        line = f"{name:10} {batch:6} {ours:10.2f} {ours * flop / peak:8.2f}"
+        if "torch" in seconds:
+            line += f" {batch / seconds['torch']:10.2f} {seconds['torch'] / seconds['ours']:6.2f}"
+        print(line, flush=True)
+
+    g_params, g_stats, d_params, d_stats = state.quick_to_compile(lambda: pair.init(0))()
+    if "sample" in args.what:
+        generate = sample.generator(pair)
+        for batch in map(int, args.batches.split(",")):
+            contestants = {
+                "ours": lambda b=batch: generate(g_params, g_stats, sample.key(0), jnp.arange(b)).block_until_ready()
+            }
+            if peer:
+                net = peer.Generator(nz=args.nz, ngf=args.ngf).eval()
+
+                def torch_sample(b=batch, net=net):
+                    with torch.inference_mode():
+                        net(torch.rand(b, args.nz, 1, 1) * 2 - 1)
+
+                contestants["torch"] = torch_sample
+            report("sample", batch, g_flop, alternate(contestants, args.rounds))
+            contestants = net = None
+    if "step" in args.what:
+        now = state.create(g_params, g_stats, d_params, d_stats, adam=recipe.adam, lr=recipe.lr)
+        del g_params, g_stats, d_params, d_stats
+        train_step = jax.jit(step.make_train_step(pair, recipe, seed=0, steps_per_epoch=125), donate_argnums=0)
+        reals = np.tanh(np.random.default_rng(0).standard_normal((args.batch, 128, 128, 1), np.float32))
+        batch = {"real": jnp.asarray(reals), "blur": jnp.asarray(reals)}
+        holder = [now]
+        del now
+
+        def ours():
+            holder[0], values = train_step(holder[0], batch)
+            jax.block_until_ready(values)
+
+        contestants = {"ours": ours}
+        if peer:
+            nets = (
+                peer.init_weights(peer.Generator(nz=args.nz, ngf=args.ngf)),
+                peer.init_weights(peer.Discriminator(ndf=args.ndf)),
+            )
+            trainer = peer.Trainer(*nets)
+            x = torch.from_numpy(reals).permute(0, 3, 1, 2).contiguous()
+            contestants["torch"] = lambda: trainer.step(x, x, torch.rand(args.batch, args.nz, 1, 1) * 2 - 1, None, 0)
+        # Forward and both gradients of G; D on reals and fakes with both, and once more for the gradient of its input.
+        report("step", args.batch, 3 * g_flop + 8 * d_flop, alternate(contestants, args.rounds))
+    memory = device.memory_stats() or {}
+    in_use = memory.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(f"peak memory {in_use / 2**30:.2f} GiB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    main()

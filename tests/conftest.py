@@ -1,0 +1,157 @@
+"""What the tests of a whole run share: one tiny configuration, its compiled programs, one finished run."""
+
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# One set of shapes for all tests, so that each program is compiled once: 4 steps an epoch, 12 in all.
+TINY = {
+    "epochs": 3,
+    "batch_size": 4,
+    "data.num": 16,
+    "model.ngf": 16,
+    "model.ndf": 4,
+    "model.nz": 8,
+    "log_every": 1,
+    "sample_every": 3,
+    "checkpoint_every": 1,
+    "judge_slices": 4,
+    "final_slices": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """The folder of programs compiled by JAX, for this process and those it starts; kept if the environment names one."""
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def load_config():
+    """load_config("skull", "demo"): what --config=configs/skull.py:demo gives."""
+
+    def load(name, *size):
+        spec = importlib.util.spec_from_file_location(f"{name}_config", ROOT / "configs" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_config(*size)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny(compiled, load_config, _programs_traced_once):
+    """tiny(**{"recipe.lr": 1}): the tiny configuration, changed."""
+
+    def make(**changes):
+        config = load_config("skull", "demo")
+        config.update_from_flattened_dict(TINY | changes)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start(compiled):
+    """start(workdir, flag, ...): the training command as a process; start(..., code=...): Python code before it."""
+
+    def popen(workdir, *flags, code=None, env=()):
+        flags = [*(f"--config.{k}={v}" for k, v in TINY.items()), *flags]
+        args = [f"--config={ROOT}/configs/skull.py:demo", f"--workdir={workdir}", *flags]
+        command = ["-m", "skullgan_jax.main", *args]
+        if code:
+            command = ["-c", f"{code}\nfrom skullgan_jax.main import run\nrun()", *args]
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": compiled,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # set, the process does not start itself again
+        }
+        environment = {k: v for k, v in (environment | dict(env)).items() if v is not None}
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    return popen
+
+
+@pytest.fixture(scope="session")
+def _programs_traced_once():
+    """The loop makes its programs anew at each call; the same step and metric need not be traced again for each test."""
+    from skullgan_jax import train
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(train, "make_train_step", functools.cache(train.make_train_step))
+    known, make = {}, train._grid_and_judge
+
+    def grid_and_judge(config, pair, data):
+        key = (pair, config.seed, config.judge_slices, config.batch_size, data.fingerprint)
+        if key not in known:
+            known[key] = make(config, pair, data)
+        return known[key]
+
+    patch.setattr(train, "_grid_and_judge", grid_and_judge)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def finished(tiny, tmp_path_factory):
+    """The workdir of an uninterrupted run; not to be written to."""
+    from skullgan_jax.train import train
+
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    train(tiny(), workdir)
+    return workdir
+
+
+@pytest.fixture
+def finished_copy(finished, tmp_path):
+    """A copy of it to go on from."""
+    return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def final_state():
+    """final_state(workdir): (step, {name: array}) of the newest checkpoint, every array of it."""
+
+    def read(workdir):
+        import orbax.checkpoint as ocp
+
+        steps = [int(p.name) for p in (pathlib.Path(workdir) / "checkpoints").iterdir() if p.name.isdigit()]
+        tree = ocp.StandardCheckpointer().restore(
+            (pathlib.Path(workdir) / "checkpoints" / str(max(steps)) / "state").absolute()
+        )
+        flat, _ = jax.tree.flatten_with_path(tree)
+        return max(steps), {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def records():
+    """records(workdir): metrics.jsonl, parsed strictly."""
+    return lambda workdir: [
+        json.loads(line) for line in (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
+    ]

@@ -1,0 +1,73 @@
+"""What several tests share: a jit that compiles fast, and weights and inputs from a closed formula.
+
+The formula makes tests/data/torch_facts.npz small: the file holds what torch answers, not what it was asked.
+"""
+
+import functools
+import zlib
+
+import jax
+import numpy as np
+
+# The tiny nets of the tests run for milliseconds; a CPU's optimiser would take ten times as long as they do.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers in (-1, 1) that look uniform and independent and depend on the name and the shape alone.
+
+    Element k is (h + 1/2) / 2^23 - 1 with h the top 24 bits of the murmur3 finaliser of k + crc32(name), all in uint32
+    arithmetic: the same bits on every machine and in every version of numpy.
+    """
+    h = np.arange(np.prod(shape, dtype=np.int64), dtype=np.uint32)
+    h *= np.uint32(0x9E3779B1)
+    h += np.uint32(zlib.crc32(name.encode()))
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        h ^= h >> np.uint32(shift)
+        h *= np.uint32(factor)
+    h ^= h >> np.uint32(16)
+    h >>= np.uint32(8)
+    x = h.astype(np.float32)
+    x += np.float32(0.5)
+    x *= np.float32(2.0**-23)
+    x -= np.float32(1)
+    return x.reshape(shape)
+
+
+def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The weight of a key of a published state dict.
+
+    Kernels keep the variance of what they are given, so that every layer matters to the output: uniform of variance
+    1/fan_in. Scales lie in 1 +- 0.1, shifts, biases and running means in +-0.1, running variances in 1 +- 0.5.
+    """
+    u = uniform(key, shape)
+    if key.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if len(shape) == 4:
+        if key == "main1.0.weight":
+            fan_in = shape[0]
+        elif key.endswith(".0.weight") and key != "main.0.weight":  # a transposed convolution: 4 of 16 taps meet
+            fan_in = 4 * shape[0]
+        else:
+            fan_in = shape[1] * shape[2] * shape[3]
+        u *= np.float32(np.sqrt(3 / fan_in))
+        return u
+    if key.endswith("running_var"):
+        return 1 + np.float32(0.5) * u
+    is_scale = key.endswith(".weight")  # the only weights with one axis
+    return np.float32(is_scale) + np.float32(0.1) * u
+
+
+def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """A state dict from key -> shape."""
+    return {key: weight(key, tuple(shape)) for key, shape in shapes.items()}
+
+
+def inputs(batch: int, *, nc: int, nz: int, ngf: int, name: str = "") -> dict:
+    """z, the two noise arrays (variance 1), real images and images to blur, B H W C."""
+    images = {k: uniform(f"{name} {k}", (batch, 128, 128, nc)) for k in ("real", "blur")}
+    noise = [
+        np.float32(np.sqrt(3)) * uniform(f"{name} noise {i}", (batch, 128, 128, c))
+        for i, c in enumerate((ngf // 2, ngf // 8))
+    ]
+    return {"z": uniform(f"{name} z", (batch, nz)), "noise": noise, **images}
