@@ -28,6 +28,7 @@ def main():
     host.keep_memory()
     import jax
     import numpy as np
+
     from skullgan_jax import monitor, state, step, train
 
     times = []

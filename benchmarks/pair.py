@@ -5,8 +5,8 @@
 
 Rates are images per second. Arithmetic is counted from the published shapes (24.7 GFLOP per sampled image, 85 per
 training image at full size), whatever the form that computes them; `peak` is a matrix product of 8192 (CPU: 2048) in
-the same dtype, timed in the same run. On a CPU the process restarts itself with the allocator settings that the training
-command uses; PyTorch runs in the same process and has them too (--plain-malloc: neither has them).
+the same dtype, timed in the same run. On a CPU the process restarts itself with the allocator settings of the training
+command; PyTorch runs in the same process and has them too (--plain-malloc: neither has them).
 """
 
 import argparse

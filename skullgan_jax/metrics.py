@@ -49,7 +49,7 @@ def swd(key, reals, fakes):
             return cut(x, corner, (PATCH, PATCH)).reshape(-1, PATCH * PATCH)
 
         real, fake = patches(real), patches(fake)
-        mean, std = real.mean(0), real.std(0) + 1e-6  # of the reals, so that a shift or a scale of the fakes counts
+        mean, std = real.mean(), real.std() + 1e-6  # of the reals, so that a shift or a scale of the fakes counts
         directions = jax.random.normal(k2, (PATCH * PATCH, DIRECTIONS))
         directions /= jnp.linalg.norm(directions, axis=0)
         a, b = (jnp.sort((p - mean) / std @ directions, 0) for p in (real, fake))

@@ -128,6 +128,12 @@ def _check_shapes(model: Model, path) -> None:
         raise InputError(f"{path}: the weights do not have the shapes that model.json states; export it again")
 
 
+def _without_paths(config: dict) -> dict:
+    """A config to hand out: where somebody's scans lie, and what their folders are called, stays at home."""
+    names = {k: pathlib.Path(config[k]).name for k in ("pretrained", "checkpoint")}
+    return {**config, **names, "data": {**config["data"], "path": pathlib.Path(config["data"]["path"]).name}}
+
+
 def _from_workdir(folder: pathlib.Path) -> Model:
     checkpoints = checkpoint.Checkpoints(folder, create=False)
     step = checkpoints.best
@@ -146,5 +152,10 @@ def _from_workdir(folder: pathlib.Path) -> Model:
         **parts,
         calibration=Calibration.from_dict(meta["calibration"]),
         pixel_mm=meta["pixel_mm"],
-        provenance={"workdir": folder.name, "step": step, "config": meta["config"], "data": meta["data"]},
+        provenance={
+            "workdir": folder.name,
+            "step": step,
+            "config": _without_paths(meta["config"]),
+            "data": meta["data"],
+        },
     )

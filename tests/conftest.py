@@ -33,7 +33,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
-    """The folder of programs compiled by JAX, for this process and those it starts; kept if the environment names one."""
+    """The folder of compiled programs, for this process and those it starts; kept if the environment names one."""
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("compiled"))
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -44,7 +44,7 @@ def compiled(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def load_config():
-    """load_config("skull", "demo"): what --config=configs/skull.py:demo gives."""
+    """A function of ("skull", "demo"): what --config=configs/skull.py:demo gives."""
 
     def load(name, *size):
         spec = importlib.util.spec_from_file_location(f"{name}_config", ROOT / "configs" / f"{name}.py")
@@ -57,7 +57,7 @@ def load_config():
 
 @pytest.fixture(scope="session")
 def tiny(compiled, load_config, _programs_traced_once):
-    """tiny(**{"recipe.lr": 1}): the tiny configuration, changed."""
+    """A function of changes, e.g. **{"recipe.lr": 1}: the tiny configuration with them."""
 
     def make(**changes):
         config = load_config("skull", "demo")
@@ -69,7 +69,7 @@ def tiny(compiled, load_config, _programs_traced_once):
 
 @pytest.fixture(scope="session")
 def start(compiled):
-    """start(workdir, flag, ...): the training command as a process; start(..., code=...): Python code before it."""
+    """A function of a workdir, flags and Python code to run before: the training command as a process."""
 
     def popen(workdir, *flags, code=None, env=()):
         flags = [*(f"--config.{k}={v}" for k, v in TINY.items()), *flags]
@@ -98,7 +98,7 @@ def start(compiled):
 
 @pytest.fixture(scope="session")
 def _programs_traced_once():
-    """The loop makes its programs anew at each call; the same step and metric need not be traced again for each test."""
+    """The loop makes its programs anew at each call; tests of the same one need not trace it again."""
     from skullgan_jax import train
 
     patch = pytest.MonkeyPatch()
@@ -134,7 +134,7 @@ def finished_copy(finished, tmp_path):
 
 @pytest.fixture(scope="session")
 def final_state():
-    """final_state(workdir): (step, {name: array}) of the newest checkpoint, every array of it."""
+    """A function of a workdir: step and {name: array} of its newest checkpoint, every array of it."""
 
     def read(workdir):
         import orbax.checkpoint as ocp
@@ -151,7 +151,7 @@ def final_state():
 
 @pytest.fixture(scope="session")
 def records():
-    """records(workdir): metrics.jsonl, parsed strictly."""
+    """A function of a workdir: its metrics.jsonl, parsed strictly."""
     return lambda workdir: [
         json.loads(line) for line in (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
     ]

@@ -1,4 +1,4 @@
-"""What several tests share: a jit that compiles fast, and weights and inputs from a closed formula.
+"""What several tests share: programs that compile fast, and weights and inputs from a closed formula.
 
 The formula makes tests/data/torch_facts.npz small: the file holds what torch answers, not what it was asked.
 """
@@ -8,6 +8,8 @@ import zlib
 
 import jax
 import numpy as np
+
+from skullgan_jax import convert, models, state, step
 
 # The tiny nets of the tests run for milliseconds; a CPU's optimiser would take ten times as long as they do.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -63,11 +65,45 @@ def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     return {key: weight(key, tuple(shape)) for key, shape in shapes.items()}
 
 
-def inputs(batch: int, *, nc: int, nz: int, ngf: int, name: str = "") -> dict:
-    """z, the two noise arrays (variance 1), real images and images to blur, B H W C."""
-    images = {k: uniform(f"{name} {k}", (batch, 128, 128, nc)) for k in ("real", "blur")}
+def inputs(name: str, batch: int, sizes: dict[str, int]) -> dict:
+    """z, the two noise arrays (variance 1), real images and images to blur, B H W C; sizes has nc, nz and ngf."""
+    images = {k: uniform(f"{name} {k}", (batch, 128, 128, sizes["nc"])) for k in ("real", "blur")}
     noise = [
         np.float32(np.sqrt(3)) * uniform(f"{name} noise {i}", (batch, 128, 128, c))
-        for i, c in enumerate((ngf // 2, ngf // 8))
+        for i, c in enumerate((sizes["ngf"] // 2, sizes["ngf"] // 8))
     ]
-    return {"z": uniform(f"{name} z", (batch, nz)), "noise": noise, **images}
+    return {"z": uniform(f"{name} z", (batch, sizes["nz"])), "noise": noise, **images}
+
+
+def pair_weights(pair: state.Pair):
+    """(g_params, g_stats, d_params, d_stats) of the formula, without allocating anything else."""
+    g_params, g_stats, d_params, d_stats = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), jax.eval_shape(pair.init, 0)
+    )
+    result = []
+    for net, params, stats in (("generator", g_params, g_stats), ("discriminator", d_params, d_stats)):
+        shapes = {key: array.shape for key, array in convert.to_torch(net, params, stats).items()}
+        result += convert.from_torch(net, weights(shapes))
+    return tuple(result)
+
+
+@functools.cache
+def forward(pair: state.Pair, net: str, train: bool):
+    """Compiled (params, stats, *inputs) -> (output, stats) of one network."""
+    g_graph, d_graph = pair.graphs()
+    graph = g_graph if net == "generator" else d_graph
+    return quick_jit(functools.partial(models.apply, graph, train=train))
+
+
+@functools.cache
+def advance(pair: state.Pair, patience: int):
+    """Compiled (state, inputs, epoch, gate_loss) -> (state, metrics): the adversarial step."""
+    graphs = pair.graphs()
+
+    def run(state, x, epoch, gate_loss):
+        recipe = step.Recipe(patience=patience, gate_loss=gate_loss)
+        return step.adversarial_step(
+            state, x["real"], x["blur"], x["z"], x["noise"], epoch, graphs=graphs, recipe=recipe
+        )
+
+    return quick_jit(run)
