@@ -21,7 +21,8 @@ class Checkpoints:
     """The checkpoints of one workdir; a step is how many steps were done when it was saved."""
 
     def __init__(self, workdir: str | os.PathLike, *, create: bool = True):
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        for name in ("absl", "asyncio"):  # a failed save is told once, by the exception
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
@@ -77,8 +78,9 @@ class Checkpoints:
     def _failed(self, error) -> errors.InputError:
         self._manager.reload()
         reason = " ".join(str(error).split())[:200]
+        good = "no checkpoint is there yet" if self.latest is None else f"the checkpoint of step {self.latest} is good"
         return errors.InputError(
-            f"{self.folder}: saving a checkpoint failed ({reason}); the checkpoint of step {self.latest} is good: "
+            f"{self.folder}: saving a checkpoint failed ({reason}); {good}: "
             "free some space and run the same command again"
         )
 

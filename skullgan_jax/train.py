@@ -38,9 +38,11 @@ def train(config, workdir: str) -> None:
             f"--config.batch_size={config.batch_size}: must be 2 or more and divisible by the {len(devices)} devices; "
             f"try {max(2, len(devices) * round(config.batch_size / len(devices)), len(devices))}"
         )
-    for name in ("epochs", "log_every", "sample_every", "checkpoint_every", "judge_slices"):
-        if config[name] < 1:
-            raise InputError(f"--config.{name}={config[name]}: must be 1 or more")
+    at_least_1 = ("epochs", "data.num", "log_every", "sample_every", "checkpoint_every", "judge_slices")
+    for name, least in (*((name, 1) for name in at_least_1), ("seed", 0), ("final_slices", 0)):
+        value = _flat(config.to_dict())[name]
+        if value < least:
+            raise InputError(f"--config.{name}={value}: must be {least} or more")
     data = open_data(config.data, config.seed)
     steps_per_epoch = num_steps_per_epoch(len(data.images), config.batch_size)
     total = config.epochs * steps_per_epoch
@@ -129,15 +131,32 @@ def train(config, workdir: str) -> None:
             checkpoints.wait()
             watch.flush()
         except monitor.NotFiniteError as error:
-            good = checkpoints.latest
-            remedy = f"the last good checkpoint is step {good}" if good is not None else "no checkpoint was saved yet"
             raise InputError(
-                f"{workdir}: not finite at {error}; {remedy}; lower --config.recipe.lr or look at the data"
+                f"{workdir}: not finite at {error}; {_kept(checkpoints)}; lower --config.recipe.lr or look at the data"
             ) from None
+        except OSError as error:
+            raise _cannot_write(workdir, error, checkpoints) from error
         finally:
             stream.close()
             watch.close()
-    _finish(config, pair, workdir, data, meta, checkpoints, everywhere)
+    try:
+        _finish(config, pair, workdir, data, meta, checkpoints, everywhere)
+    except OSError as error:
+        raise _cannot_write(workdir, error, checkpoints) from error
+
+
+def _kept(checkpoints) -> str:
+    """What is left of a run that fails; raises if it was a checkpoint that failed."""
+    checkpoints.wait()
+    good = checkpoints.latest
+    return f"the last good checkpoint is step {good}" if good is not None else "no checkpoint was saved yet"
+
+
+def _cannot_write(workdir, error: OSError, checkpoints) -> InputError:
+    return InputError(
+        f"{workdir}: cannot be written ({error.strerror or error}); {_kept(checkpoints)}; "
+        "free some space and run the same command again"
+    )
 
 
 def _pair(config) -> state.Pair:

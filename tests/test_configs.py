@@ -35,8 +35,8 @@ def test_the_published_numbers(load_config):
 @pytest.mark.parametrize(("name", "size"), [("skull", ()), ("skull", ("demo",)), ("celeba", ()), ("celeba", ("demo",))])
 def test_every_recipe_and_model_field_is_a_flag(name, size, load_config):
     config = load_config(name, *size)
-    assert config.recipe.keys() == {f.name for f in dataclasses.fields(Recipe)}
-    assert config.model.keys() == {f.name for f in dataclasses.fields(Pair)}
+    assert set(config.recipe) == {f.name for f in dataclasses.fields(Recipe)}
+    assert set(config.model) == {f.name for f in dataclasses.fields(Pair)}
     for field in dataclasses.fields(Recipe):
         assert type(config.recipe[field.name]) is type(field.default), field.name
 

@@ -13,6 +13,7 @@ from tests import support
 
 PAIR = state.Pair(nz=4, ngf=16, ndf=8)
 SIZES = {"nc": 1, "nz": 4, "ngf": 16, "ndf": 8}
+BATCH = 4  # all as in test_models.py, so that the programs are compiled once
 
 
 @pytest.mark.parametrize("sigma", [0.5, 15 / 16, 15 / 17, 3.0])
@@ -86,8 +87,8 @@ def steps():
     before = state.create(*support.pair_weights(PAIR), adam=step.Recipe().adam, lr=1e-5)
     run = support.advance(PAIR, 0)
     # Adam has something to lose: the second step is looked at.
-    before, _ = run(before, support.inputs("0", 2, SIZES), 0, 0.9)
-    x = support.inputs("1", 2, SIZES)
+    before, _ = run(before, support.inputs("0", BATCH, SIZES), 0, 0.9)
+    x = support.inputs("1", BATCH, SIZES)
     return before, run(before, x, 30, 1e9), run(before, x, 9, 1e9)
 
 
@@ -110,10 +111,10 @@ def test_shut_gate_keeps_weights_and_adam(steps):
 def test_shut_gate_moves_statistics_and_schedule(steps):
     """The generator's statistics move once; the discriminator's three times: reals, fakes, the same fakes again."""
     before, (shut, metrics), _ = steps
-    x = support.inputs("1", 2, SIZES)
+    x = support.inputs("1", BATCH, SIZES)
     fakes, g_stats = support.forward(PAIR, "generator", True)(before.g_params, before.g_stats, x["z"], x["noise"])
-    # epoch 30 at batch 2: the last place holds a blurred real, sigma 0.5
-    fakes = jnp.concatenate([fakes[:1], step.gaussian_blur(x["blur"], 0.5)[1:]])
+    # epoch 30 at batch 4: the last two places hold blurred reals, sigma 0.5
+    fakes = jnp.concatenate([fakes[:2], step.gaussian_blur(x["blur"], 0.5)[2:]])
     d_stats, d = before.d_stats, support.forward(PAIR, "discriminator", True)
     logits = []
     for images in (x["real"], fakes, fakes):

@@ -1,10 +1,8 @@
 """The training loop on the phantom, a tiny pair and real files: resume, stops and refusals."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import resource
 import shutil
 import signal
 
@@ -163,7 +161,8 @@ def test_nan_names_the_step_and_the_last_good_checkpoint(tiny, finished, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(train, "batches", with_nan)
         line = refusal(tiny(), tmp_path / "run")
-    assert "not finite at step 10: loss_d=nan" in line
+    assert "not finite at step 10: " in line
+    assert "loss_d=nan" in line
     assert "the last good checkpoint is step 8" in line
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir() if int(p.name) > 8] == []
     train.train(tiny(), tmp_path / "run")
@@ -177,36 +176,50 @@ def test_nan_before_any_checkpoint(tiny, tmp_path):
     assert not checkpoint.exists(tmp_path / "run")
 
 
-@contextlib.contextmanager
-def largest_file(size):
-    """Writing more than this to a file fails, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def test_disk_full_while_saving(start, tiny, finished, tmp_path, final_state):
+    """One line and exit 2; the previous checkpoint stays good, and with space again the run goes on from it.
 
-
-def test_disk_full_while_saving(tiny, finished, tmp_path, monkeypatch, final_state):
-    """The previous checkpoint stays good, and with space again the run goes on from it."""
-    save = checkpoint.Checkpoints.save
-    with contextlib.ExitStack() as full:
-
-        def and_fill(self, now, meta, *, swd):
-            if int(now.step) == 8:
-                self.wait()
-                full.enter_context(largest_file(20_000))
-            save(self, now, meta, swd=swd)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(checkpoint.Checkpoints, "save", and_fill)
-            line = refusal(tiny(), tmp_path / "run")
-    assert "saving a checkpoint failed" in line
-    assert "the checkpoint of step 4 is good" in line
-    assert len(line) < 600
+    RLIMIT_FSIZE stands for the disk: from the second checkpoint on, no larger file can be written.
+    """
+    code = """
+import resource
+from skullgan_jax import checkpoint
+save = checkpoint.Checkpoints.save
+def and_fill(self, state, meta, *, swd):
+    if int(state.step) == 8:
+        self.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    save(self, state, meta, swd=swd)
+checkpoint.Checkpoints.save = and_fill
+"""
+    full = start(tmp_path / "run", code=code)
+    _, said = full.communicate(timeout=300)
+    assert full.returncode == 2, said
+    line = said.splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path}/run/checkpoints: saving a checkpoint failed (")
+    assert "the checkpoint of step 4 is good: free some space and run the same command again" in line
+    assert "Traceback" not in said
     train.train(tiny(), tmp_path / "run")
     assert_same_state(final_state(tmp_path / "run"), final_state(finished))
+
+
+@pytest.mark.parametrize("where", ["samples/00000012.png.tmp", "curves.png.tmp"])
+def test_disk_full_while_writing_pictures(where, finished_copy, tiny, monkeypatch):
+    """In the loop and after it."""
+    from skullgan_jax import pictures
+
+    def full(*args):
+        raise OSError(28, "No space left on device", where)
+
+    monkeypatch.setattr(pictures, "_save", full)
+    if where.startswith("curves"):
+        monkeypatch.setattr(monitor.Monitor, "picture", lambda *args: None)
+        monkeypatch.setattr(train, "_finish", full)
+    line = refusal(tiny(), finished_copy)
+    assert line == (
+        f"{finished_copy}: cannot be written (No space left on device); the last good checkpoint is step 12; "
+        "free some space and run the same command again"
+    )
 
 
 def test_changed_config_is_refused_with_its_keys(finished_copy, tiny, final_state):
@@ -318,7 +331,7 @@ def test_bad_data(content, expected, tiny, tmp_path):
         ({"log_every": 0}, "--config.log_every=0: must be 1 or more"),
         ({"final_slices": -1}, "--config.final_slices=-1"),
         ({"seed": -1}, "--config.seed=-1"),
-        ({"data.num": 0}, "num"),
+        ({"data.num": 0}, "--config.data.num=0: must be 1 or more"),
         ({"data.name": "mri"}, "'mri': give skull or celeba"),
         ({"data.path": ""}, "--config.data.path is empty"),
         ({"model.nz": 0}, "nz"),
