@@ -92,11 +92,14 @@ def load(path: str | os.PathLike) -> Model:
     try:
         about = json.loads((folder / "model.json").read_text())
         if about["format"] != FORMAT:
-            raise InputError(f"{folder}/model.json: format {about['format']}, this version reads {FORMAT}; update it")
+            raise InputError(f"model.json has format {about['format']}, this version reads {FORMAT}; update it")
         pair = Pair(*(int(about[k]) for k in ("nc", "nz", "ngf", "ndf")))
+        pair.graphs()  # refuses sizes that the architecture cannot have
         nets = []
         for name in ("generator", "discriminator"):
-            flat = safetensors.numpy.load_file(folder / f"{name}.safetensors")
+            file = folder / f"{name}.safetensors"
+            file.stat()  # safetensors would not name the file that is missing
+            flat = safetensors.numpy.load_file(file)
             nets.append(traverse_util.unflatten_dict(flat, sep="."))
         g, d = nets
         model = Model(
@@ -110,9 +113,11 @@ def load(path: str | os.PathLike) -> Model:
             provenance=about["provenance"],
             standing=g.get("standing"),
         )
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from None
     except FileNotFoundError as e:
         raise InputError(
-            f"{path}: no model here ({pathlib.Path(e.filename or folder).name} is missing); "
+            f"{path}: no model here ({pathlib.Path(e.filename).name} is missing); "
             "give a model directory or a training workdir"
         ) from None
     except (KeyError, TypeError, ValueError, OSError, safetensors.SafetensorError) as e:

@@ -9,10 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-BATCH, STEPS = 16, 5
+STEPS = 5
+# At the published rate of 3e-4, Adam's first steps turn rounding into 2e-3 of a loss by the fifth step.
+LR = 3e-6
 
 
-def report(counts):
+def report(batch_size, *counts):
     """Losses of some steps and the latents of the last one, on meshes of each number of devices; printed as JSON."""
     import jax
     import jax.numpy as jnp
@@ -20,7 +22,7 @@ def report(counts):
 
     from skullgan_jax import rng, state, step
 
-    pair, recipe = state.Pair(nz=20, ngf=16, ndf=8), step.Recipe()
+    pair, recipe = state.Pair(nz=20, ngf=16, ndf=8), step.Recipe(lr=LR)
     quick = {"compiler_options": {"xla_backend_optimization_level": 0}}
 
     def init():
@@ -34,7 +36,7 @@ def report(counts):
     advance = step.make_train_step(pair, recipe, seed=0, steps_per_epoch=1)
     random = np.random.default_rng(0)
     batches = [
-        {k: np.tanh(random.standard_normal((BATCH, 128, 128, 1), np.float32)) for k in ("real", "blur")}
+        {k: np.tanh(random.standard_normal((batch_size, 128, 128, 1), np.float32)) for k in ("real", "blur")}
         for _ in range(STEPS)
     ]
     results = {}
@@ -48,20 +50,20 @@ def report(counts):
         for batch in batches:
             batch = jax.device_put(batch, over_data)
             assert len(batch["real"].addressable_shards) == count
-            assert batch["real"].addressable_shards[0].data.shape[0] == BATCH // count
+            assert batch["real"].addressable_shards[0].data.shape[0] == batch_size // count
             now, metrics = run(now, batch)
             losses.append([float(metrics[name]) for name in ("loss_d", "loss_g")])
-        z, noise = jax.jit(latents, out_shardings=over_data, **quick)(jax.device_put(jnp.arange(BATCH), over_data))
+        z, noise = jax.jit(latents, out_shardings=over_data, **quick)(jax.device_put(jnp.arange(batch_size), over_data))
         digest = [np.asarray(a).view(np.uint32).astype(np.uint64).sum(dtype=np.uint64) for a in (z, *noise)]
         results[count] = {"losses": losses, "step": int(now.step), "latents": [int(d) for d in digest]}
         results[count]["z"] = np.asarray(z).tolist()
     print(json.dumps(results))
 
 
-def run_on(counts):
+def run_on(batch_size, counts):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, __file__, *map(str, counts)]
+    command = [sys.executable, __file__, *map(str, (batch_size, *counts))]
     root = pathlib.Path(__file__).parents[1]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -69,11 +71,12 @@ def run_on(counts):
 
 
 @pytest.mark.parametrize(
-    "counts", [pytest.param((1, 8), id="8"), pytest.param((1, 2, 4, 8), id="2-4-8", marks=pytest.mark.slow)]
+    ("batch_size", "counts"),
+    [pytest.param(8, (1, 8), id="8"), pytest.param(16, (1, 2, 4, 8), id="2-4-8", marks=pytest.mark.slow)],
 )
-def test_same_numbers_on_any_number_of_devices(counts):
-    """Losses of the first step within 1e-5, of five steps within 2e-2, latents and noise bit for bit."""
-    results = run_on(counts)
+def test_same_numbers_on_any_number_of_devices(batch_size, counts):
+    """Losses of five steps from the published initialisation within 1e-5, latents and noise bit for bit."""
+    results = run_on(batch_size, counts)
     alone = results.pop(1)
     assert alone["step"] == STEPS
     assert np.std(alone["losses"], axis=0).min() > 1e-3  # the steps did something
@@ -89,4 +92,4 @@ def test_same_numbers_on_any_number_of_devices(counts):
 
 
 if __name__ == "__main__":
-    report([int(count) for count in sys.argv[1:]])
+    report(*map(int, sys.argv[1:]))

@@ -119,11 +119,11 @@ def cut(folder, name):
         (lambda f: cut(f, "model.json"), "not a readable model (JSONDecodeError"),
         (lambda f: (f / "model.json").write_text("[1]"), "not a readable model (TypeError"),
         (lambda f: (f / "model.json").write_bytes(b"\xff\xfe"), "not a readable model (UnicodeDecodeError"),
-        (lambda f: rewrite(f, format=2), "/model.json: format 2, this version reads 1; update it"),
+        (lambda f: rewrite(f, format=2), ": model.json has format 2, this version reads 1; update it"),
         (lambda f: rewrite(f, nz="x"), "not a readable model (ValueError"),
         (lambda f: rewrite(f, nz=7), "the weights do not have the shapes that model.json states; export it again"),
         (lambda f: rewrite(f, ngf=32), "the weights do not have the shapes that model.json states"),
-        (lambda f: rewrite(f, ngf=7), "ngf"),
+        (lambda f: rewrite(f, ngf=7), ": model.ngf=7: must be a positive multiple of 16"),
         (lambda f: rewrite(f, calibration={"hu_min": 0}), "hu_max"),
         (
             lambda f: shutil.copy(f / "discriminator.safetensors", f / "generator.safetensors"),
@@ -143,6 +143,7 @@ def test_a_file_is_no_model(tmp_path):
     assert "not a readable model (NotADirectoryError" in refusal(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_a_workdir_gives_its_best_checkpoint(finished):
     """The same as was exported at the end of the run, but for the standing statistics."""
     checkpoints = checkpoint.Checkpoints(finished, create=False)

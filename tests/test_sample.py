@@ -51,7 +51,7 @@ def test_standing_statistics_are_the_mean_over_batches(trained):
     ones = []
     for start in (0, 4):
         z, noise = rng.latents(rng.stream(5, "standing"), start + jnp.arange(4), trained.pair.nz, trained.pair.ngf)
-        old = jax.tree.map(lambda x: x + 2.0, trained.g_stats)  # any: only the move counts
+        old = jax.tree.map(lambda x: jnp.asarray(x) + 2, trained.g_stats)  # any: only the move counts
         new = models.apply(graph, trained.g_params, old, z, noise, train=True)[1]
         ones.append(jax.tree.map(lambda n, o: (n - 0.9 * o) / 0.1, new, old))  # torch: 0.9 old + 0.1 batch
     expected = jax.tree.map(lambda a, b: (a + b) / 2, *ones)
