@@ -1,18 +1,20 @@
 """Training step and sampling of the pair: against PyTorch in the same run and against the device's limits.
 
     python benchmarks/pair.py                          # CPU, full size, alternating with PyTorch, medians
-    python benchmarks/pair.py --no-torch --dtype=bfloat16 --batches=16,64,256     # GPU or TPU
+    python benchmarks/pair.py --torch=tuned            # PyTorch with our allocator settings, too
+    python benchmarks/pair.py --torch=none --dtype=bfloat16 --batches=16,64,256     # GPU or TPU
 
 Rates are images per second. Arithmetic is counted from the published shapes (24.7 GFLOP per sampled image, 85 per
 training image at full size), whatever the form that computes them; `peak` is a matrix product of 8192 (CPU: 2048) in
-the same dtype, timed in the same run. On a CPU the process restarts itself with the allocator settings of the training
-command; PyTorch runs in the same process and has them too (--plain-malloc: neither has them).
+the same dtype, timed in the same run. The process restarts itself with the allocator settings of the training command;
+PyTorch runs in a process of its own, by default as it comes. The two take turns, one is idle while the other runs.
 """
 
 import argparse
 import itertools
 import os
 import resource
+import subprocess
 import sys
 import time
 
@@ -29,9 +31,53 @@ def parse():
     parser.add_argument("--ndf", type=int, default=64)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-torch", action="store_true")
-    parser.add_argument("--plain-malloc", action="store_true")
+    parser.add_argument(
+        "--torch", default="plain", choices=["plain", "tuned", "none"], help="its malloc"
+    )
+    parser.add_argument("--serve-torch", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+class Torch:
+    """PyTorch in a process of its own, which runs what it is told and answers when it is done."""
+
+    def __init__(self, malloc: str):
+        environment = {k: v for k, v in os.environ.items() if malloc == "tuned" or k != "GLIBC_TUNABLES"}
+        command = [sys.executable, *sys.argv, "--serve-torch"]
+        self.process = subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def run(self, what: str, batch: int):
+        self.process.stdin.write(f"{what} {batch}\n")
+        self.process.stdin.flush()
+        if self.process.stdout.readline() != "done\n":
+            raise RuntimeError("the PyTorch process failed")
+
+
+def serve_torch(args):
+    """The other end of `Torch`."""
+    import torch
+
+    from benchmarks import torch_peer
+
+    torch.set_num_threads(os.cpu_count())
+    generator = torch_peer.init_weights(torch_peer.Generator(nz=args.nz, ngf=args.ngf))
+    trainer = None
+    for line in sys.stdin:
+        what, batch = line.split()
+        z = torch.rand(int(batch), args.nz, 1, 1) * 2 - 1
+        if what == "sample":
+            with torch.inference_mode():
+                generator.eval()(z)
+        else:
+            if trainer is None:
+                trainer = torch_peer.Trainer(
+                    generator.train(), torch_peer.init_weights(torch_peer.Discriminator(ndf=args.ndf))
+                )
+                reals = torch.tanh(torch.randn(int(batch), 1, 128, 128))
+            trainer.step(reals, reals, z, None, 0)
+        print("done", flush=True)
 
 
 def alternate(contestants: dict, rounds: int) -> dict:
@@ -59,10 +105,12 @@ def flop_per_image(ngf: int, nz: int, ndf: int) -> tuple[float, float]:
 
 def main():
     args = parse()
-    if not args.plain_malloc:
-        from skullgan_jax import host
+    if args.serve_torch:
+        serve_torch(args)
+        return
+    from skullgan_jax import host
 
-        host.keep_memory()
+    host.keep_memory()
     import jax
     import jax.numpy as jnp
 
@@ -71,14 +119,7 @@ def main():
     device = jax.devices()[0]
     pair = state.Pair(nz=args.nz, ngf=args.ngf, ndf=args.ndf, dtype=args.dtype)
     recipe = step.Recipe(gate_epoch=10**6)  # both nets step, as for the first ten epochs
-    peer = None
-    if not args.no_torch:
-        import torch
-
-        from benchmarks import torch_peer
-
-        torch.set_num_threads(os.cpu_count())
-        peer = torch_peer
+    peer = None if args.torch == "none" else Torch(args.torch)
 
     n = 8192 if device.platform != "cpu" else 2048
     a = jax.random.normal(jax.random.key(0), (n, n), jnp.dtype(args.dtype))
@@ -103,15 +144,8 @@ def main():
                 "ours": lambda b=batch: generate(g_params, g_stats, sample.key(0), jnp.arange(b)).block_until_ready()
             }
             if peer:
-                net = peer.Generator(nz=args.nz, ngf=args.ngf).eval()
-
-                def torch_sample(b=batch, net=net):
-                    with torch.inference_mode():
-                        net(torch.rand(b, args.nz, 1, 1) * 2 - 1)
-
-                contestants["torch"] = torch_sample
+                contestants["torch"] = lambda b=batch: peer.run("sample", b)
             report("sample", batch, g_flop, alternate(contestants, args.rounds))
-            contestants = net = None
     if "step" in args.what:
         now = state.create(g_params, g_stats, d_params, d_stats, adam=recipe.adam, lr=recipe.lr)
         del g_params, g_stats, d_params, d_stats
@@ -127,18 +161,12 @@ def main():
 
         contestants = {"ours": ours}
         if peer:
-            nets = (
-                peer.init_weights(peer.Generator(nz=args.nz, ngf=args.ngf)),
-                peer.init_weights(peer.Discriminator(ndf=args.ndf)),
-            )
-            trainer = peer.Trainer(*nets)
-            x = torch.from_numpy(reals).permute(0, 3, 1, 2).contiguous()
-            contestants["torch"] = lambda: trainer.step(x, x, torch.rand(args.batch, args.nz, 1, 1) * 2 - 1, None, 0)
+            contestants["torch"] = lambda: peer.run("step", args.batch)
         # Forward and both gradients of G; D on reals and fakes with both, and once more for the gradient of its input.
         report("step", args.batch, 3 * g_flop + 8 * d_flop, alternate(contestants, args.rounds))
     memory = device.memory_stats() or {}
     in_use = memory.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    print(f"peak memory {in_use / 2**30:.2f} GiB", file=sys.stderr)
+    print(f"our peak memory {in_use / 1e9:.2f} GB")
 
 
 if __name__ == "__main__":

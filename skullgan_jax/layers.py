@@ -27,9 +27,7 @@ def _by_platform(cpu, other):
 
     The platform is chosen when the computation is lowered, so that a program exported from a CPU for a GPU or TPU gets
     that platform's form. Both forms are linear in x and in kernel, so the gradient needs nothing but these two.
-    `cpu` is a pair of functions: the form to run forward and the form to differentiate.
     """
-    cpu_forward, cpu_differentiated = cpu
 
     def choose(operands, on_cpu, elsewhere):
         if operands[0].dtype != jnp.float32:
@@ -41,13 +39,13 @@ def _by_platform(cpu, other):
 
     @jax.custom_vjp
     def f(x, kernel):
-        return choose((x, kernel), cpu_forward, other)
+        return choose((x, kernel), cpu, other)
 
     def forward(x, kernel):
         return f(x, kernel), (x, kernel)
 
     def backward(residuals, dy):
-        return choose((*residuals, dy), gradient(cpu_differentiated), gradient(other))
+        return choose((*residuals, dy), gradient(cpu), gradient(other))
 
     f.defvjp(forward, backward)
     return f
@@ -68,6 +66,31 @@ def _shift(x, by: int, axis: int):
 
 def _take(x, i: int, axis: int):
     return lax.index_in_dim(x, i, axis, keepdims=False)
+
+
+def by_image(f, *arrays):
+    """`f(*arrays)` for an f that treats each image alone: on a CPU image by image, elsewhere all at once.
+
+    The activations of one image at full resolution stay in a CPU's cache; those of a batch go through its memory, and
+    their buffers are what training needs most memory for. Each device takes an image at a time of those it holds.
+
+    Args:
+      f: from arrays (B, ...) to one array (B, ...), for any B.
+      arrays: sharded over devices along B, if at all.
+    """
+
+    def one_by_one(*arrays):
+        batch, devices = arrays[0].shape[0], jax.device_count()
+        if batch % devices:
+            return f(*arrays)
+
+        def split(a):
+            return a.reshape(devices, -1, *a.shape[1:]).swapaxes(0, 1)
+
+        y = lax.map(lambda a: f(*a), tuple(split(a) for a in arrays))
+        return y.swapaxes(0, 1).reshape(batch, *y.shape[2:])
+
+    return lax.platform_dependent(*arrays, cpu=one_by_one, default=f)
 
 
 # --- stride-2 4x4 transposed convolution, padding 1 ------------------------------------------------------------------
@@ -132,12 +155,12 @@ def _upconv_karatsuba(x, kernel):
     return y.reshape(b, 2 * h, 2 * w, -1)
 
 
-def _upconv_cpu_forward(x, kernel):
+def _upconv_cpu(x, kernel):
     # On 4 x 4 images the transformed kernel (9/4 of 134 million weights at full size) costs more than it saves.
     return (_upconv_karatsuba if x.shape[1] >= 8 else _upconv_matmul)(x, kernel)
 
 
-upconv = _by_platform((_upconv_cpu_forward, _upconv_karatsuba), _upconv_xla)
+upconv = _by_platform(_upconv_cpu, _upconv_xla)
 upconv.__doc__ = """torch's ConvTranspose2d(4, stride 2, padding 1, no bias).
 
 Args:
@@ -188,7 +211,7 @@ def _downconv_winograd(x, kernel):
     return jnp.stack(outputs(columns), 2).reshape(b, h // 2, w // 2, -1)
 
 
-downconv = _by_platform((_downconv_winograd, _downconv_winograd), _downconv_xla)
+downconv = _by_platform(_downconv_winograd, _downconv_xla)
 downconv.__doc__ = """torch's Conv2d(4, stride 2, padding 1, no bias).
 
 Args:
@@ -241,13 +264,10 @@ def _conv3x3_winograd(x, kernel):
 
 
 def _conv3x3_cpu(x, kernel):
-    cin, cout = kernel.shape[2:]
-    if cout == 1:
-        return _conv3x3_matmul(x, kernel)
-    return (_conv3x3_winograd if cin >= 64 else _conv3x3_xla)(x, kernel)
+    return (_conv3x3_winograd if min(kernel.shape[2:]) >= 8 else _conv3x3_matmul)(x, kernel)
 
 
-conv3x3 = _by_platform((_conv3x3_cpu, _conv3x3_cpu), _conv3x3_xla)
+conv3x3 = _by_platform(_conv3x3_cpu, _conv3x3_xla)
 conv3x3.__doc__ = """torch's Conv2d(3, stride 1, padding 1, no bias).
 
 Args:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.layers import BatchNorm, Conv, conv3x3, downconv, product, texture_noise, upconv
+from skullgan_jax.layers import BatchNorm, Conv, by_image, conv3x3, downconv, product, texture_noise, upconv
 
 SIZE = 128  # pixels along each side of an image
 
@@ -59,9 +59,13 @@ class Generator(nnx.Module):
         x = nnx.relu(self.norm3(self.main3(x), train))  # B 16 16 4 ngf
         x = nnx.relu(self.norm4(self.main4(x), train))  # B 32 32 2 ngf
         x = nnx.relu(self.norm5(self.main5(x), train))  # B 64 64 ngf
-        x = texture_noise(self.main6(x), noise[0])  # B 128 128 ngf/2
+        return by_image(self._texture, x, *noise)
+
+    def _texture(self, x, noise0, noise1):
+        """The layers at full resolution; none of them looks at another image."""
+        x = texture_noise(self.main6(x), noise0)  # B 128 128 ngf/2
         x = self.conv2(self.conv1(x))  # B 128 128 ngf/8
-        x = texture_noise(x, noise[1])
+        x = texture_noise(x, noise1)
         x = self.conv4(self.conv3(x))  # B 128 128 nc
         return jnp.tanh(x.astype(jnp.float32))
 

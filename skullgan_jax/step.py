@@ -94,15 +94,16 @@ def adversarial_step(
         return loss, (stats, real_logits, fake_logits)
 
     def update(is_open, params, adam, lr, gradients):
-        """Step where the gate is open; only then are the gradients computed."""
+        """Step where the gate is open; only then are the gradients computed.
 
-        def move():
-            grads = gradients()
-            directions, moved = recipe.adam.update(grads, adam)
-            new = jax.tree.map(lambda p, d: p - lr * d, params, directions)
-            return new, moved, optax.tree.norm(grads)
-
-        return lax.cond(is_open, move, lambda: (params, adam, jnp.float32(0)))
+        By a loop of one turn or none: XLA's CPU backend runs the branches of a conditional on one core.
+        """
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        _, grads = lax.while_loop(lambda c: c[0], lambda c: (jnp.bool_(False), gradients()), (is_open, zeros))
+        directions, moved = recipe.adam.update(grads, adam)
+        stepped = jax.tree.map(lambda p, d: p - lr * d, params, directions), moved
+        new = jax.tree.map(lambda new, old: jnp.where(is_open, new, old), stepped, (params, adam))
+        return *new, optax.tree.norm(grads)
 
     def gate(loss):
         return (epoch < recipe.gate_epoch) | (loss > recipe.gate_loss)

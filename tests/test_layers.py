@@ -124,7 +124,7 @@ def test_impulse_response(name):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_form_follows_the_platform(name):
     """Lowered for a GPU or a TPU, or in bfloat16, an operation is one convolution; on a float32 CPU, products."""
-    x, kernel = operands(name, (2, 8, 8, 65, 3))
+    x, kernel = operands(name, (2, 8, 8, 65, 9))
     public = OPERATIONS[name][0]
 
     def text(platform, dtype):

@@ -101,7 +101,6 @@ def test_nan_is_one_line_and_exit_2(start, tmp_path):
     assert "Traceback" not in said
 
 
-@pytest.mark.slow  # minutes on a busy machine
 def test_sigterm_saves_and_exits_0(start, tmp_path):
     """Started as a user does: the process first starts itself again with another malloc, under the same id."""
     process = start(tmp_path / "run", "--config.epochs=100000", env={"GLIBC_TUNABLES": None})

@@ -143,7 +143,6 @@ def test_a_file_is_no_model(tmp_path):
     assert "not a readable model (NotADirectoryError" in refusal(tmp_path / "model")
 
 
-@pytest.mark.slow
 def test_a_workdir_gives_its_best_checkpoint(finished):
     """The same as was exported at the end of the run, but for the standing statistics."""
     checkpoints = checkpoint.Checkpoints(finished, create=False)

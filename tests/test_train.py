@@ -102,7 +102,6 @@ def test_whole_run(finished, final_state, records):
         ("if name == 'step' and args[0] == 9: os.kill(os.getpid(), 9)", {4, 8}),
     ],
 )
-@pytest.mark.slow  # minutes on a busy machine
 def test_kill_9_and_resume_gives_the_same_bits(kill, possible, start, tiny, finished, tmp_path, final_state, records):
     code = f"""
 import os, time
@@ -126,7 +125,6 @@ monitor.Monitor._put = and_kill
     assert [r["step"] for r in records(tmp_path / "run") if "loss_d" in r] == [*range(1, 13)]
 
 
-@pytest.mark.slow  # minutes on a busy machine
 def test_sigterm_saves_where_it_stands(stopped, tiny, finished, tmp_path, final_state, records, capfd):
     """In the middle of an epoch; the same command goes on to the same bits."""
     assert final_state(stopped)[0] == 6
@@ -156,7 +154,6 @@ def test_epochs_may_be_raised(finished_copy, tiny, final_state, records, capfd):
     assert json.loads((finished_copy / "config.json").read_text())["epochs"] == 4
 
 
-@pytest.mark.slow  # minutes on a busy machine
 def test_nan_names_the_step_and_the_last_good_checkpoint(tiny, finished, tmp_path, monkeypatch, final_state):
     """One bad batch; without it the run goes on from that checkpoint to the same bits."""
 
@@ -183,7 +180,6 @@ def test_nan_before_any_checkpoint(tiny, tmp_path):
     assert not checkpoint.exists(tmp_path / "run")
 
 
-@pytest.mark.slow  # minutes on a busy machine
 def test_disk_full_while_saving(start, tiny, finished, tmp_path, final_state):
     """One line and exit 2; the previous checkpoint stays good, and with space again the run goes on from it.
 
@@ -212,7 +208,6 @@ checkpoint.Checkpoints.save = and_fill
 
 
 @pytest.mark.parametrize("where", ["samples/00000012.png.tmp", "curves.png.tmp"])
-@pytest.mark.slow  # minutes on a busy machine
 def test_disk_full_while_writing_pictures(where, finished_copy, tiny, monkeypatch):
     """In the loop and after it."""
     from skullgan_jax import pictures
