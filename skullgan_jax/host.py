@@ -1,5 +1,6 @@
-"""The process before JAX starts in it."""
+"""The memory of the process, which on a CPU is also the device's."""
 
+import ctypes
 import os
 import platform
 import sys
@@ -18,3 +19,9 @@ def keep_memory() -> None:
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(f"glibc.malloc.{k}={v}" for k, v in _MALLOC.items())
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def release_memory() -> None:
+    """Give the kernel back what `keep_memory` keeps but nothing uses, e.g. after a checkpoint was read."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
