@@ -13,6 +13,7 @@ The same command again resumes an interrupted run. Every field of the config is 
 """
 
 import sys
+import warnings
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -54,6 +55,7 @@ def _asks_for_help() -> bool:
 
 def fail(error: Exception) -> None:
     """One line on stderr, exit 2."""
+    warnings.simplefilter("ignore")  # libraries that are torn down in the middle of their work warn of that
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(2)
 
