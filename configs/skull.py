@@ -52,7 +52,7 @@ def get_config(size: str = "published") -> ConfigDict:
     config.judge_slices = 128
     config.final_slices = 1000  # HU slices written at the end
     if size == "demo":
-        config.epochs = 30
+        config.epochs = 20
         config.data.path = "phantom"
         config.data.num = 512
         config.model.ngf, config.model.ndf, config.model.nz = 16, 16, 64
