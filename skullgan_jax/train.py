@@ -39,10 +39,10 @@ def train(config, workdir: str) -> None:
             f"try {max(2, len(devices) * round(config.batch_size / len(devices)), len(devices))}"
         )
     at_least_1 = ("epochs", "data.num", "log_every", "sample_every", "checkpoint_every", "judge_slices")
+    values = _flat(config.to_dict())
     for name, least in (*((name, 1) for name in at_least_1), ("seed", 0), ("final_slices", 0)):
-        value = _flat(config.to_dict())[name]
-        if value < least:
-            raise InputError(f"--config.{name}={value}: must be {least} or more")
+        if values[name] < least:
+            raise InputError(f"--config.{name}={values[name]}: must be {least} or more")
     data = open_data(config.data, config.seed)
     steps_per_epoch = num_steps_per_epoch(len(data.images), config.batch_size)
     total = config.epochs * steps_per_epoch

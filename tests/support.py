@@ -15,6 +15,13 @@ from skullgan_jax import convert, models, state, step
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
+def ended(process, returncode: int) -> str:
+    """What a process of the `start` fixture said on stderr until it ended, as it should."""
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == returncode, said
+    return said
+
+
 def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers in (-1, 1) that look uniform and independent and depend on the name and the shape alone.
 

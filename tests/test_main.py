@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from tests.support import ended
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -92,9 +94,7 @@ def test_bad_input_is_one_line_and_exit_2(start, tmp_path):
 
 
 def test_nan_is_one_line_and_exit_2(start, tmp_path):
-    process = start(tmp_path / "run", "--config.recipe.lr=1e38")
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 2, said
+    said = ended(start(tmp_path / "run", "--config.recipe.lr=1e38"), 2)
     last = said.splitlines()[-1]
     assert last.startswith(f"error: {tmp_path}/run: not finite at step ")
     assert "no checkpoint was saved yet" in last

@@ -14,6 +14,7 @@ from skullgan_jax import checkpoint, model, monitor, state, train
 from skullgan_jax.data import Calibration
 from skullgan_jax.errors import InputError
 from skullgan_jax.step import Recipe
+from tests.support import ended
 
 SLICES = np.random.default_rng(0).integers(-1000, 3000, (16, 128, 128)).astype(np.int16)
 
@@ -117,9 +118,7 @@ def or_die(*args):
     real(*args)
 {method} = or_die
 """
-    killed = start(tmp_path / "run", code=code)
-    _, said = killed.communicate(timeout=300)
-    assert killed.returncode == -signal.SIGKILL, said
+    ended(start(tmp_path / "run", code=code), -signal.SIGKILL)
     assert checkpoint.Checkpoints(tmp_path / "run", create=False).latest in possible
     train.train(tiny(), tmp_path / "run")
     assert_same_state(final_state(tmp_path / "run"), final_state(finished))
@@ -190,10 +189,7 @@ def and_fill(self, state, meta, *, swd):
     save(self, state, meta, swd=swd)
 checkpoint.Checkpoints.save = and_fill
 """
-    full = start(tmp_path / "run", code=code)
-    _, said = full.communicate(timeout=300)
-    assert full.returncode == 2, said
-    line = said.splitlines()[-1]
+    line = ended(start(tmp_path / "run", code=code), 2).splitlines()[-1]
     assert line.startswith(f"error: {tmp_path}/run/checkpoints: saving a checkpoint failed (")
     assert "the checkpoint of step 4 is good: free some space and run the same command again" in line
     assert 'File "' not in line
