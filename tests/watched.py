@@ -1,0 +1,47 @@
+"""What reading a user's file must not do: run, write, or take more time and memory than the file is worth."""
+
+import contextlib
+import encodings.cp437  # noqa: F401  zipfile does, when it meets the first name that is not UTF-8
+import sys
+import time
+import tracemalloc
+
+_FORBIDDEN = ("os.", "subprocess.", "socket.", "shutil.", "exec", "compile", "import", "pickle.", "ctypes.", "marshal.")
+_seen = None
+
+
+def _hook(event, arguments):
+    if _seen is None:
+        return
+    writes = event == "open" and not (isinstance(arguments[1], str) and set(arguments[1]) <= set("rb"))
+    if writes or event.startswith(_FORBIDDEN):
+        _seen.append((event, str(arguments)[:200]))
+
+
+sys.addaudithook(_hook)
+
+
+@contextlib.contextmanager
+def nothing_done():
+    """Fails if Python, in the block, runs or imports code, starts a process, or opens a file for writing."""
+    global _seen
+    _seen = seen = []
+    try:
+        yield
+    finally:
+        _seen = None
+    assert not seen, seen
+
+
+@contextlib.contextmanager
+def within(seconds: float, megabytes: float):
+    """Fails if the block takes longer, or allocates more, than that."""
+    tracemalloc.start()
+    try:
+        began = time.perf_counter()
+        yield
+        took, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert took <= seconds, f"{took:.2f} s"
+    assert peak <= 1e6 * megabytes, f"{peak / 1e6:.0f} MB"
