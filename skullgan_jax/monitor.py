@@ -13,6 +13,8 @@ import time
 import jax
 import numpy as np
 
+from skullgan_jax.progress import duration
+
 LINE_SECONDS = 5.0  # at most one progress line in this time
 
 
@@ -164,12 +166,6 @@ def read_records(path) -> list[dict]:
             except json.JSONDecodeError:
                 continue
     return records
-
-
-def duration(seconds: float) -> str:
-    """90061 -> 25:01:01."""
-    seconds = int(max(seconds, 0))
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def _round(value):

@@ -118,10 +118,3 @@ def test_an_error_in_writing_comes_back_to_the_loop(tmp_path):
     with pytest.raises(IsADirectoryError):
         watch.flush()
     watch.close()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(90061, "25:01:01"), (59.9, "0:00:59"), (60, "0:01:00"), (0, "0:00:00"), (-3, "0:00:00")]
-)
-def test_duration(seconds, text):
-    assert monitor.duration(seconds) == text
