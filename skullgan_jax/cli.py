@@ -1,10 +1,15 @@
-"""The console script: `skullgan train ...` is `python -m skullgan_jax.main ...`."""
+"""The console script, `skullgan train ...` for `python -m skullgan_jax.main ...`; how commands take flags and fail."""
 
+import argparse
 import sys
+import threading
+import warnings
+from typing import NoReturn
 
 USAGE = """usage: skullgan COMMAND [FLAGS]
 
   train     train the pair, e.g. skullgan train --config=configs/skull.py:demo --workdir=runs/demo
+  convert   PyTorch's .pth to a model and back, e.g. skullgan convert --generator=netG.pth --output=models/skullgan
 
 skullgan COMMAND --help says more."""
 
@@ -18,6 +23,33 @@ def main() -> None:
         from skullgan_jax.main import run
 
         run([f"{sys.argv[0]} train", *rest])
+    elif command == "convert":
+        from skullgan_jax.convert import run
+
+        run(rest)
     else:
-        print(f"error: no command {command!r}; see skullgan --help", file=sys.stderr)
-        sys.exit(2)
+        fail(f"no command {command!r}; see skullgan --help")
+
+
+def fail(error: Exception | str) -> NoReturn:
+    """One line on stderr, exit 2."""
+    # Libraries that are torn down in the middle of their work warn of that, or raise where nobody listens.
+    warnings.simplefilter("ignore")
+    sys.unraisablehook = threading.excepthook = lambda _: None
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags with an example in --help; a wrong one is one line and exit 2."""
+
+    def __init__(self, description: str, **options):
+        super().__init__(
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; see --help")

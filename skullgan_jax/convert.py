@@ -1,55 +1,115 @@
-"""Weights between torch's state dicts and this project's parameters: a table, read in both directions."""
+"""Convert PyTorch's released weights to a model, and a model back.
 
-import jax
-import numpy as np
+The released pair, a model written for PyTorch, and a model's files hashed again:
 
-_UP = (0, 2, 3, 1)  # (Cin, Cout, kH, kW) -> (Cin, kH, kW, Cout)
-_SAME = (2, 3, 1, 0)  # (Cout, Cin, kH, kW) -> (kH, kW, Cin, Cout)
-_NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+  python -m skullgan_jax.convert --generator=netG_SkullGAN.pth --discriminator=netD_SkullGAN.pth --output=models/pair
+  python -m skullgan_jax.convert --model=models/pair --output=for_torch --to=torch
+  python -m skullgan_jax.convert --verify=models/pair
+
+A model directory samples, fine-tunes (--config.pretrained of the training command) and evaluates. PyTorch is not
+needed, and nothing that a .pth holds is executed. A .pth does not say what HU its values are: with --hu_scale=auto a
+few samples are drawn, whose background tells.
+"""
+
+import pathlib
+import shutil
+import sys
+
+from skullgan_jax import host
+from skullgan_jax.cli import Parser, fail
+from skullgan_jax.errors import InputError
 
 
-def _table(net: str):
-    """Rows (torch key, path here, axes to transpose or None); num_batches_tracked has no counterpart."""
-    if net == "generator":
-        convs = [(f"main{i}.0", f"main{i}", _UP, False) for i in range(1, 7)]
-        convs += [(f"conv{i}", f"conv{i}", _SAME, i < 4) for i in range(1, 5)]
-        norms = [(f"main{i}.1", f"norm{i}") for i in range(1, 6)]
+def _flags() -> Parser:
+    parser = Parser(__doc__, prog="python -m skullgan_jax.convert")
+    parser.add_argument("--generator", metavar="PTH", help="netG.pth, or .safetensors with the same keys")
+    parser.add_argument("--discriminator", metavar="PTH", help="netD.pth; needed to go on training")
+    parser.add_argument(
+        "--model", metavar="DIR", help="a model directory, training workdir or .pth, to write with --to"
+    )
+    parser.add_argument("--verify", metavar="DIR", help="hash a model's files again (and --generator, --discriminator)")
+    parser.add_argument("--output", metavar="DIR", help="the folder to make")
+    parser.add_argument("--to", choices=["torch", "safetensors"], help="with --model: netG and netD, published keys")
+    parser.add_argument(
+        "--hu_scale", choices=["auto", "signed", "unit"], help="HU of -1 and +1: auto looks at samples (default)"
+    )
+    parser.add_argument("--hu_min", type=float, metavar="HU", help="of -1, in place of --hu_scale")
+    parser.add_argument("--hu_max", type=float, metavar="HU", help="of +1")
+    parser.add_argument("--pixel_mm", type=float, default=0.46875, help="pixel size (default %(default)s)")
+    parser.add_argument("--standing", action="store_true", help="compute the BatchNorm statistics for sampling now")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the table of names")
+    return parser
+
+
+def run(argv: list[str] | None = None) -> None:
+    """The command; argv, without the program's name, defaults to that of the process."""
+    flags = _flags().parse_args(argv)
+    host.keep_memory()
+    try:
+        _run(flags)
+    except InputError as error:
+        fail(error)
+
+
+def _run(flags) -> None:
+    from skullgan_jax import model, released  # after keep_memory, and not for --help
+
+    sources = {net: getattr(flags, net) for net in ("generator", "discriminator") if getattr(flags, net)}
+    if flags.verify:
+        return released.verify(pathlib.Path(flags.verify), sources)
+    if not flags.output:
+        raise InputError("--output is missing; see --help")
+    output = pathlib.Path(flags.output)
+    if output.exists():
+        raise InputError(f"--output={output}: is there already; give another folder or remove it")
+    if not flags.pixel_mm > 0:
+        raise InputError(f"--pixel_mm={flags.pixel_mm}: give the size of a pixel in mm")
+    if flags.model and flags.to and not sources:
+        trained = model.load(flags.model)
+        written = _writing(output, lambda: released.write(trained, output, flags.to))
+        _say(f"wrote {', '.join(map(str, written))}")
+    elif flags.generator and not flags.model and not flags.to:
+        converted = released.read(
+            generator=flags.generator,
+            discriminator=flags.discriminator,
+            calibration=_calibration(flags),
+            pixel_mm=flags.pixel_mm,
+            verbose=flags.verbose,
+        )
+        if flags.standing:
+            converted.compute_standing()
+        _writing(output, lambda: converted.save(output))
+        later = "" if flags.standing else "; the first sampling computes its standing statistics (--standing: now)"
+        sizes = " ".join(f"{k}={getattr(converted.pair, k)}" for k in ("nc", "nz", "ngf"))
+        _say(f"wrote {output}, {sizes}, {'with' if flags.discriminator else 'without'} a discriminator{later}")
     else:
-        convs = [(f"main.{k}", f"conv{i}", _SAME, True) for i, k in enumerate((0, 2, 5, 8, 11, 14), 1)]
-        norms = [(f"main.{k}", f"norm{i}") for i, k in enumerate((3, 6, 9, 12), 2)]
-    for theirs, ours, axes, has_bias in convs:
-        yield f"{theirs}.weight", (ours, "kernel"), axes
-        if has_bias:
-            yield f"{theirs}.bias", (ours, "bias"), None
-    for theirs, ours in norms:
-        for name, leaf in _NORM.items():
-            yield f"{theirs}.{name}", (ours, leaf), None
+        raise InputError("give --generator and --output, or --model, --to and --output, or --verify; see --help")
 
 
-def from_torch(net: str, state_dict: dict) -> tuple[dict, dict]:
-    """A published state dict as (params, stats).
+def _calibration(flags):
+    """A Calibration, or the name of a scale."""
+    from skullgan_jax.data.calibration import Calibration
 
-    Args:
-      net: "generator" or "discriminator".
-      state_dict: torch key -> array.
-
-    Raises:
-      KeyError: a key is missing.
-    """
-    params, stats = {}, {}
-    for key, (layer, leaf), axes in _table(net):
-        array = np.asarray(state_dict[key], np.float32)
-        target = stats if leaf in ("mean", "var") else params
-        target.setdefault(layer, {})[leaf] = array if axes is None else np.ascontiguousarray(array.transpose(axes))
-    return params, stats
+    if (flags.hu_min is None) != (flags.hu_max is None):
+        raise InputError("--hu_min and --hu_max belong together; give both")
+    if flags.hu_min is None:
+        return flags.hu_scale or "auto"
+    if flags.hu_scale:
+        raise InputError("--hu_scale and --hu_min say the same thing; give one of them")
+    return Calibration(flags.hu_min, flags.hu_max)
 
 
-def to_torch(net: str, params: dict, stats: dict, batches_tracked: int = 0) -> dict:
-    """The inverse of `from_torch`: torch key -> numpy array, num_batches_tracked included."""
-    state_dict = {}
-    for key, (layer, leaf), axes in _table(net):
-        array = np.asarray(jax.device_get((stats if leaf in ("mean", "var") else params)[layer][leaf]))
-        state_dict[key] = array if axes is None else np.ascontiguousarray(array.transpose(np.argsort(axes)))
-        if leaf == "var":
-            state_dict[key.replace("running_var", "num_batches_tracked")] = np.asarray(batches_tracked, np.int64)
-    return state_dict
+def _writing(output: pathlib.Path, write_it):
+    try:
+        return write_it()
+    except OSError as error:
+        shutil.rmtree(output.with_name(output.name + ".tmp"), ignore_errors=True)
+        raise InputError(f"--output={output}: cannot be written ({error.strerror or error}); free some space") from None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run()

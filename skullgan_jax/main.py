@@ -13,12 +13,12 @@ The same command again resumes an interrupted run. Every field of the config is 
 """
 
 import sys
-import warnings
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from skullgan_jax import host
+from skullgan_jax.cli import fail
 from skullgan_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
@@ -51,13 +51,6 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _asks_for_help() -> bool:
     return any(name in flags.FLAGS and flags.FLAGS[name].value for name in ("help", "helpshort", "helpfull", "helpxml"))
-
-
-def fail(error: Exception) -> None:
-    """One line on stderr, exit 2."""
-    warnings.simplefilter("ignore")  # libraries that are torn down in the middle of their work warn of that
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(2)
 
 
 def run(argv: list[str] | None = None) -> None:

@@ -1,13 +1,16 @@
 """A model on disk: a directory with the weights of the pair, their BatchNorm statistics and model.json.
 
-Weights are safetensors: one file a network, no pickle, read without a framework.
+Weights are safetensors: one file a network, no pickle, read without a framework. The statistics that samples are drawn
+with lie in a file of their own, since they may come later.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,31 +20,64 @@ import safetensors.numpy
 from flax import traverse_util
 
 import skullgan_jax
-from skullgan_jax import checkpoint
+from skullgan_jax import checkpoint, sample
 from skullgan_jax.data.calibration import Calibration
 from skullgan_jax.errors import InputError
+from skullgan_jax.progress import Progress
 from skullgan_jax.state import Pair
 
 FORMAT = 1
+_STANDING = "standing.safetensors"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Model:
     """A trained pair.
 
-    params and stats of each network are nested dicts of float32 arrays; `standing` are the generator's BatchNorm
-    statistics to sample with (see sample.py), None until they are computed.
+    params and stats of each network are nested dicts of float32 arrays, those of the discriminator None if there is
+    none. `standing` are the generator's BatchNorm statistics to sample with (see sample.py), None until they are
+    computed; `folder` is the model directory that they belong to, if there is one. `batches_tracked` is how many
+    batches each BatchNorm has seen, by network, for PyTorch.
     """
 
     pair: Pair
     g_params: dict
     g_stats: dict
-    d_params: dict
-    d_stats: dict
+    d_params: dict | None
+    d_stats: dict | None
     calibration: Calibration
     pixel_mm: float
     provenance: dict
+    batches_tracked: dict
     standing: dict | None = None
+    folder: pathlib.Path | None = None
+
+    def compute_standing(self) -> None:
+        """Compute the standing statistics, with progress on stderr, and store them in the model's folder.
+
+        At full size that is a minute on a CPU. Where they cannot be stored they hold for this object alone.
+        """
+        self.g_params = jax.device_put(self.g_params)
+        num = sample.STANDING_LATENTS
+        progress = Progress("standing statistics: latent", num, "latents")
+        self.standing = sample.standing_statistics(self.pair, self.g_params, num=num, progress=progress)
+        if self.folder is not None:
+            try:
+                self._save_standing(self.folder)
+            except OSError as e:
+                print(f"{self.folder}: {_STANDING} cannot be written ({e.strerror or e}); not kept", file=sys.stderr)
+
+    def sample(self, num: int, *, seed: int = 0, batch: int = sample.BATCH, progress=None) -> np.ndarray:
+        """Samples 0 to num - 1 of a seed, (num, 128, 128) int16 HU; sample i depends on the model, seed and i alone.
+
+        The first call computes the standing statistics if the model has none.
+        """
+        if self.standing is None:
+            self.compute_standing()
+        self.g_params = jax.device_put(self.g_params)
+        return sample.slices(
+            self.pair, self.g_params, self.standing, self.calibration, num, seed=seed, batch=batch, progress=progress
+        )
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write the directory beside, then rename it into place."""
@@ -49,27 +85,26 @@ class Model:
         beside = folder.with_name(folder.name + ".tmp")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        generator = {"params": self.g_params, "stats": self.g_stats}
-        if self.standing is not None:
-            generator["standing"] = self.standing
-        for name, tree in (
-            ("generator", generator),
-            ("discriminator", {"params": self.d_params, "stats": self.d_stats}),
-        ):
-            flat = traverse_util.flatten_dict(jax.device_get(tree), sep=".")
-            safetensors.numpy.save_file(
-                {k: np.ascontiguousarray(v) for k, v in flat.items()}, beside / f"{name}.safetensors"
-            )
+        networks = {"generator": (self.g_params, self.g_stats)}
+        if self.d_params is not None:
+            networks["discriminator"] = (self.d_params, self.d_stats)
+        for name, (params, stats) in networks.items():
+            _write(beside / f"{name}.safetensors", {"params": params, "stats": stats})
+        sizes = {k: v for k, v in dataclasses.asdict(self.pair).items() if k != "dtype"}
         description = {
             "format": FORMAT,
-            **{k: v for k, v in dataclasses.asdict(self.pair).items() if k != "dtype"},
+            **(sizes if self.d_params is not None else {**sizes, "ndf": None}),
             "calibration": self.calibration.to_dict(),
             "pixel_mm": self.pixel_mm,
+            "batches_tracked": self.batches_tracked,
             "provenance": self.provenance,
+            "files": {f"{name}.safetensors": sha256(beside / f"{name}.safetensors") for name in networks},
             "version": skullgan_jax.__version__,
             "use": "research use only",
         }
         checkpoint.write_json(beside / "model.json", description)
+        if self.standing is not None:
+            self._save_standing(beside)
         if folder.exists():
             old = folder.with_name(folder.name + ".old")
             shutil.rmtree(old, ignore_errors=True)
@@ -79,9 +114,38 @@ class Model:
         else:
             beside.rename(folder)
 
+    def _save_standing(self, folder: pathlib.Path) -> None:
+        """With what they were computed of, so that they are not taken for those of other weights."""
+        about = {
+            "generator": json.loads((folder / "model.json").read_text())["files"]["generator.safetensors"],
+            "latents": str(sample.STANDING_LATENTS),
+            "seed": "0",
+        }
+        beside = folder / f"{_STANDING}.tmp"
+        _write(beside, self.standing, about)
+        os.replace(beside, folder / _STANDING)
+
+
+def _write(path: pathlib.Path, tree: dict, about: dict | None = None) -> None:
+    write_safetensors(path, traverse_util.flatten_dict(jax.device_get(tree), sep="."), about)
+
+
+def write_safetensors(path: pathlib.Path, arrays: dict[str, np.ndarray], about: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; OSError where it cannot be written, of which the library makes its own error."""
+    try:
+        safetensors.numpy.save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path, about)
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{path.name}: {error}") from None
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """The hash of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 def load(path: str | os.PathLike) -> Model:
-    """Read a model directory or a training workdir (its best checkpoint, else its last).
+    """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
 
     Raises:
       InputError: there is no model, or its files do not fit together.
@@ -89,19 +153,22 @@ def load(path: str | os.PathLike) -> Model:
     folder = pathlib.Path(path)
     if checkpoint.exists(folder):
         return _from_workdir(folder)
+    if folder.is_file():
+        from skullgan_jax import released
+
+        return released.read(generator=folder)
     try:
         about = json.loads((folder / "model.json").read_text())
         if about["format"] != FORMAT:
             raise InputError(f"model.json has format {about['format']}, this version reads {FORMAT}; update it")
-        pair = Pair(*(int(about[k]) for k in ("nc", "nz", "ngf", "ndf")))
+        sizes = {k: int(about[k]) for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None}
+        pair = Pair(**sizes)
         pair.graphs()  # refuses sizes that the architecture cannot have
-        nets = []
-        for name in ("generator", "discriminator"):
-            file = folder / f"{name}.safetensors"
-            file.stat()  # safetensors would not name the file that is missing
-            flat = safetensors.numpy.load_file(file)
-            nets.append(traverse_util.unflatten_dict(flat, sep="."))
-        g, d = nets
+        g = _read(folder / "generator.safetensors")
+        d = _read(folder / "discriminator.safetensors") if "ndf" in sizes else {"params": None, "stats": None}
+        tracked = about["batches_tracked"]
+        if any(len(tracked[net]) != n or set(map(type, tracked[net])) != {int} for net, n in _counted(d).items()):
+            raise ValueError("batches_tracked must be a number for each BatchNorm")
         model = Model(
             pair=pair,
             g_params=g["params"],
@@ -111,14 +178,16 @@ def load(path: str | os.PathLike) -> Model:
             calibration=Calibration.from_dict(about["calibration"]),
             pixel_mm=float(about["pixel_mm"]),
             provenance=about["provenance"],
-            standing=g.get("standing"),
+            batches_tracked=tracked,
+            standing=_standing(folder, about["files"]["generator.safetensors"]),
+            folder=folder,
         )
     except InputError as e:
         raise InputError(f"{path}: {e}") from None
     except FileNotFoundError as e:
         raise InputError(
             f"{path}: no model here ({pathlib.Path(e.filename).name} is missing); "
-            "give a model directory or a training workdir"
+            "give a model directory, a training workdir or a .pth"
         ) from None
     except (KeyError, TypeError, ValueError, OSError, safetensors.SafetensorError) as e:
         raise InputError(f"{path}: not a readable model ({type(e).__name__}: {e}); export it again") from None
@@ -126,9 +195,32 @@ def load(path: str | os.PathLike) -> Model:
     return model
 
 
+def _counted(d: dict) -> dict[str, int]:
+    """How many BatchNorms each network has."""
+    return {"generator": 5} | ({"discriminator": 4} if d["params"] is not None else {})
+
+
+def _read(path: pathlib.Path) -> dict:
+    path.stat()  # safetensors would not name the file that is missing
+    return traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep=".")
+
+
+def _standing(folder: pathlib.Path, generator: str) -> dict | None:
+    """The stored statistics, if they are there and of this generator, given by its hash."""
+    path = folder / _STANDING
+    if not path.exists():
+        return None
+    with safetensors.safe_open(path, "numpy") as file:
+        fits = (file.metadata() or {}).get("generator") == generator
+    return _read(path) if fits else None
+
+
 def _check_shapes(model: Model, path) -> None:
-    expected = jax.eval_shape(lambda: model.pair.init(0))
-    found = (model.g_params, model.g_stats, model.d_params, model.d_stats)
+    g_params, g_stats, d_params, d_stats = jax.eval_shape(lambda: model.pair.init(0))
+    if model.d_params is None:
+        d_params, d_stats = None, None
+    expected = (g_params, g_stats, d_params, d_stats, g_stats if model.standing is not None else None)
+    found = (model.g_params, model.g_stats, model.d_params, model.d_stats, model.standing)
     if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, expected):
         raise InputError(f"{path}: the weights do not have the shapes that model.json states; export it again")
 
@@ -157,6 +249,8 @@ def _from_workdir(folder: pathlib.Path) -> Model:
         **parts,
         calibration=Calibration.from_dict(meta["calibration"]),
         pixel_mm=meta["pixel_mm"],
+        # As PyTorch would have counted: the discriminator sees reals, fakes, and fakes again in a step.
+        batches_tracked={"generator": [step] * 5, "discriminator": [3 * step] * 4},
         provenance={
             "workdir": folder.name,
             "step": step,

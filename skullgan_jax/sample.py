@@ -40,11 +40,12 @@ def key(seed: int):
 
 
 def standing_statistics(
-    pair: Pair, params: dict, *, seed: int = 0, batch: int = BATCH, num: int = STANDING_LATENTS
+    pair: Pair, params: dict, *, seed: int = 0, batch: int = BATCH, num: int = STANDING_LATENTS, progress=None
 ) -> dict:
     """BatchNorm statistics for sampling: batch means and unbiased variances averaged over num/batch seeded batches.
 
-    Unlike running statistics they are of these weights alone, not of a trail of earlier ones.
+    Unlike running statistics they are of these weights alone, not of a trail of earlier ones. progress is called with
+    the number of latents done.
     """
     graph, _ = pair.graphs()
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: pair.init(0)[1]))
@@ -58,6 +59,9 @@ def standing_statistics(
     total = zeros
     for start in range(0, num, batch):
         total = jax.tree.map(jnp.add, total, one(params, start))
+        if progress:
+            jax.block_until_ready(total)
+            progress(start + batch)
     return jax.tree.map(lambda s: s / (num // batch), total)
 
 

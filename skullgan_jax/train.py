@@ -16,6 +16,7 @@ import skullgan_jax
 from skullgan_jax import checkpoint, host, metrics, model, models, monitor, pictures, rng, sample, state
 from skullgan_jax.data import batches, num_steps_per_epoch, open_data
 from skullgan_jax.errors import InputError
+from skullgan_jax.progress import Progress
 from skullgan_jax.step import Recipe, make_train_step
 
 # What may differ when a run is resumed: how long it lasts, what is shown and kept, where its files lie.
@@ -217,6 +218,11 @@ def _initial_state(config, pair, recipe, meta, checkpoints, workdir, sharding):
         return restored, step
     if config.pretrained:
         given = model.load(config.pretrained)
+        if given.d_params is None:
+            raise InputError(
+                f"--config.pretrained={config.pretrained}: has no discriminator to train on with; convert both: "
+                "python -m skullgan_jax.convert --generator=netG.pth --discriminator=netD.pth --output=models/pair"
+            )
         if dataclasses.replace(given.pair, dtype=pair.dtype) != pair:
             raise InputError(
                 f"--config.pretrained={config.pretrained}: another architecture ({_sizes(given.pair)}) than this "
@@ -300,22 +306,21 @@ def _finish(config, pair, workdir, data, meta, checkpoints, sharding) -> None:
     best = checkpoints.best
     checkpoints.close()
     trained = model.load(workdir)
-    g_params = jax.device_put(trained.g_params, sharding)  # where the training's samples had them: compiled already
-    standing = sample.standing_statistics(pair, g_params)
-    model.Model(**{**vars(trained), "standing": standing}).save(workdir / "model")
+    trained.g_params = jax.device_put(trained.g_params, sharding)  # where the run's samples had them: compiled already
+    trained.compute_standing()
+    trained.save(workdir / "model")
     _say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
     if not config.final_slices:
         return
-    started = time.monotonic()
-
-    def progress(done):
-        rate = done / (time.monotonic() - started)
-        if sys.stderr.isatty() or done == config.final_slices:
-            end = "\n" if done == config.final_slices else "\r"
-            print(f"sampled {done}/{config.final_slices}, {rate:.1f} slices/s", end=end, file=sys.stderr, flush=True)
-
+    progress = Progress("sampled", config.final_slices, "slices")
     hu = sample.slices(
-        pair, g_params, standing, data.calibration, config.final_slices, seed=config.seed, progress=progress
+        pair,
+        trained.g_params,
+        trained.standing,
+        data.calibration,
+        config.final_slices,
+        seed=config.seed,
+        progress=progress,
     )
     about = {
         "calibration": meta["calibration"],

@@ -9,7 +9,7 @@ import zlib
 import jax
 import numpy as np
 
-from skullgan_jax import convert, models, state, step
+from skullgan_jax import models, state, step, torch_names
 
 # The tiny nets of the tests run for milliseconds; a CPU's optimiser would take ten times as long as they do.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -89,8 +89,8 @@ def pair_weights(pair: state.Pair):
     )
     result = []
     for net, params, stats in (("generator", g_params, g_stats), ("discriminator", d_params, d_stats)):
-        shapes = {key: array.shape for key, array in convert.to_torch(net, params, stats).items()}
-        result += convert.from_torch(net, weights(shapes))
+        shapes = {key: array.shape for key, array in torch_names.to_torch(net, params, stats).items()}
+        result += torch_names.from_torch(net, weights(shapes), pair)[:2]
     return tuple(result)
 
 
@@ -114,3 +114,28 @@ def advance(pair: state.Pair, patience: int):
         )
 
     return quick_jit(run)
+
+
+def bright_block(pair: state.Pair, background: float) -> dict[str, np.ndarray]:
+    """A generator's state dict whose samples are a bright block on a ground of one value, whatever the latent.
+
+    One of the 4 x 4 places of main1 gets z and -z in turn, so that ReLU leaves something positive; all else adds up
+    positive weights, and the bias of conv3 moves the ground.
+    """
+    state_dict = {}
+    for key, shape in torch_names.shapes("generator", pair).items():
+        state_dict[key] = np.zeros(shape, np.int64 if key.endswith("tracked") else np.float32)
+        if key.endswith((".1.weight", "running_var")):
+            state_dict[key][:] = 1
+    first = state_dict["main1.0.weight"]
+    first[0, ::2, 1, 1], first[0, 1::2, 1, 1] = 4, -4
+    gains = {6: 0.01}  # the texture noise goes with the square of what it is added to
+    for i in range(2, 7):
+        kernel = state_dict[f"main{i}.0.weight"]
+        kernel[:] = gains.get(i, 1) / kernel.shape[0]
+    gains = {4: 5000}
+    for i in range(1, 5):
+        kernel = state_dict[f"conv{i}.weight"]
+        kernel[:, :, 1, 1] = gains.get(i, 1) / kernel.shape[1]
+    state_dict["conv3.bias"][:] = np.arctanh(background) / 5000
+    return state_dict

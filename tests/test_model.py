@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from skullgan_jax import checkpoint, model
+from skullgan_jax import checkpoint, model, sample
 from skullgan_jax.data import Calibration
 from skullgan_jax.errors import InputError
 from skullgan_jax.state import Pair
@@ -30,6 +30,7 @@ def small():
         calibration=Calibration(-1000, 2500.5),
         pixel_mm=0.46875,
         provenance={"workdir": "run", "step": 7},
+        batches_tracked={"generator": [7, 7, 7, 7, 8], "discriminator": [21, 21, 21, 21]},
         standing=trees[1],
     )
 
@@ -37,7 +38,8 @@ def small():
 def assert_same(found, expected, names=(*TREES, "standing")):
     assert found.pair == expected.pair
     assert found.calibration == expected.calibration
-    assert (found.pixel_mm, found.provenance) == (expected.pixel_mm, expected.provenance)
+    for name in ("pixel_mm", "provenance", "batches_tracked"):
+        assert getattr(found, name) == getattr(expected, name)
     for name in names:
         one, other = getattr(found, name), getattr(expected, name)
         assert jax.tree.structure(one) == jax.tree.structure(other), name
@@ -58,12 +60,48 @@ def test_save_and_load_again(small, standing, tmp_path):
     saved = small if standing else dataclasses.replace(small, standing=None)
     saved.save(tmp_path / "model")
     assert_same(model.load(tmp_path / "model"), saved)
-    assert sorted(p.name for p in tmp_path.rglob("*")) == [
-        "discriminator.safetensors",
-        "generator.safetensors",
-        "model",
-        "model.json",
-    ]
+    files = ["discriminator.safetensors", "generator.safetensors", "model", "model.json"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == files + standing * ["standing.safetensors"]
+
+
+def test_a_generator_alone(small, tmp_path):
+    dataclasses.replace(small, d_params=None, d_stats=None, pair=Pair(nz=6, ngf=16)).save(tmp_path / "model")
+    found = model.load(tmp_path / "model")
+    assert (found.d_params, found.d_stats, found.pair) == (None, None, Pair(nz=6, ngf=16))
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["ndf"] is None
+    assert not (tmp_path / "model" / "discriminator.safetensors").exists()
+
+
+def test_standing_statistics_come_with_the_first_samples(small, tmp_path, capsys, monkeypatch):
+    """Computed once, stored with the model, and not taken for those of other weights."""
+    monkeypatch.setattr(sample, "STANDING_LATENTS", 32)
+    fresh = dataclasses.replace(small, standing=None)
+    fresh.save(tmp_path / "model")
+    first = model.load(tmp_path / "model")
+    hu = first.sample(3, seed=5)
+    assert (hu.shape, hu.dtype) == ((3, 128, 128), np.int16)
+    assert "standing statistics: latent 32/32, " in capsys.readouterr().err
+    again = model.load(tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, again.standing, first.standing)
+    np.testing.assert_array_equal(again.sample(3, seed=5), hu)
+    assert capsys.readouterr().err == ""
+    with safetensors.safe_open(tmp_path / "model" / "standing.safetensors", "numpy") as file:
+        assert file.metadata()["latents"] == "32"
+    other = dataclasses.replace(fresh, g_params=jax.tree.map(lambda x: -x, small.g_params))
+    other.save(tmp_path / "other")
+    shutil.copy(tmp_path / "model" / "standing.safetensors", tmp_path / "other")
+    assert model.load(tmp_path / "other").standing is None
+
+
+def test_standing_statistics_that_cannot_be_stored(small, tmp_path, capsys, monkeypatch):
+    """Of a model in a folder of somebody else's: they are computed all the same."""
+    monkeypatch.setattr(sample, "STANDING_LATENTS", 16)
+    dataclasses.replace(small, standing=None).save(tmp_path / "model")
+    (tmp_path / "model" / "standing.safetensors.tmp").mkdir()
+    found = model.load(tmp_path / "model")
+    assert found.sample(1).shape == (1, 128, 128)
+    assert f"{tmp_path}/model: standing.safetensors cannot be written" in capsys.readouterr().err
+    assert found.standing is not None
 
 
 def test_the_files_are_plain(small, tmp_path):
@@ -109,7 +147,7 @@ def cut(folder, name):
     [
         (
             lambda f: shutil.rmtree(f),
-            "no model here (model.json is missing); give a model directory or a training workdir",
+            "no model here (model.json is missing); give a model directory, a training workdir or a .pth",
         ),
         (lambda f: (f / "model.json").unlink(), "no model here (model.json is missing)"),
         (lambda f: (f / "generator.safetensors").unlink(), "no model here (generator.safetensors is missing)"),
@@ -125,6 +163,9 @@ def cut(folder, name):
         (lambda f: rewrite(f, ngf=32), "the weights do not have the shapes that model.json states"),
         (lambda f: rewrite(f, ngf=7), ": model.ngf=7: must be a positive multiple of 16"),
         (lambda f: rewrite(f, calibration={"hu_min": 0}), "hu_max"),
+        (lambda f: rewrite(f, batches_tracked={"generator": [1]}), "not a readable model (ValueError: batches_tracked"),
+        (lambda f: rewrite(f, files={}), "not a readable model (KeyError"),
+        (lambda f: (f / "standing.safetensors").write_bytes(b"x"), "not a readable model (SafetensorError"),
         (
             lambda f: shutil.copy(f / "discriminator.safetensors", f / "generator.safetensors"),
             "the weights do not have the shapes that model.json states",
@@ -140,7 +181,7 @@ def test_damaged(small, damage, expected, tmp_path):
 
 def test_a_file_is_no_model(tmp_path):
     (tmp_path / "model").touch()
-    assert "not a readable model (NotADirectoryError" in refusal(tmp_path / "model")
+    assert "is empty; copy it again" in refusal(tmp_path / "model")
 
 
 def test_a_workdir_gives_its_best_checkpoint(finished):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from skullgan_jax import convert, models, state, step
+from skullgan_jax import models, state, step, torch_names
 from skullgan_jax.errors import InputError
 from tests import support
 
@@ -55,7 +55,7 @@ def recorded_steps(facts):
 
 def assert_statistics(net, stats, expected, relative=1e-6):
     """Running statistics by torch key, within `relative` of the largest of their layer."""
-    table = [row for row in convert._table(net) if "running" in row[0]]
+    table = [row for row in torch_names.table(net) if "running" in row[0]]
     assert len(table) == {"generator": 10, "discriminator": 8}[net]
     for key, (layer, leaf), _ in table:
         value = np.asarray(expected[key])
@@ -125,18 +125,18 @@ def test_published_initialisation():
 @pytest.mark.parametrize("net", ["generator", "discriminator"])
 def test_state_dict_round_trip(net):
     """from_torch and to_torch are exact inverses, in both directions."""
-    shapes = {k: v.shape for k, v in convert.to_torch(net, *_of(net, support.pair_weights(PAIR))).items()}
+    shapes = torch_names.shapes(net, PAIR)
     theirs = {key: support.uniform(key, shape) for key, shape in shapes.items()}
-    params, stats = convert.from_torch(net, theirs)
-    back = convert.to_torch(net, params, stats, batches_tracked=7)
+    counts = [key for key in shapes if key.endswith("num_batches_tracked")]
+    theirs |= {key: np.asarray(1000 + i) for i, key in enumerate(counts)}
+    params, stats, tracked = torch_names.from_torch(net, theirs, PAIR)
+    back = torch_names.to_torch(net, params, stats, tracked)
     assert back.keys() == theirs.keys()
     for key, array in back.items():
-        if key.endswith("num_batches_tracked"):
-            assert array == 7
-        else:
-            np.testing.assert_array_equal(array, theirs[key], err_msg=key)
-    again = convert.from_torch(net, back)
-    jax.tree.map(np.testing.assert_array_equal, (params, stats), again)
+        assert array.dtype == theirs[key].dtype
+        np.testing.assert_array_equal(array, theirs[key], err_msg=key)
+    again = torch_names.from_torch(net, back, PAIR)
+    jax.tree.map(np.testing.assert_array_equal, (params, stats, tracked), again)
     assert jax.tree.structure((params, stats)) == jax.tree.structure(_of(net, jax.eval_shape(PAIR.init, 0)))
 
 
@@ -149,7 +149,7 @@ def test_state_dict_keys_are_torchs(nc, torch_facts):
     """Key for key, shape for shape."""
     pair = state.Pair(nc=nc, nz=20, ngf=16, ndf=8)
     for net, module in zip(("generator", "discriminator"), torch_facts.build(nc, 20, 16, 8), strict=True):
-        mine = convert.to_torch(net, *_of(net, support.pair_weights(pair)))
+        mine = torch_names.to_torch(net, *_of(net, support.pair_weights(pair)))
         theirs = {key: tuple(value.shape) for key, value in module.state_dict().items()}
         assert {key: array.shape for key, array in mine.items()} == theirs
         for key, value in module.state_dict().items():
@@ -176,7 +176,7 @@ def compare_with_torch(torch_facts, sizes, batch, tolerance):
                     theirs[train] = module.logits(torch_facts.nchw(x["real"], torch.float32)).numpy()
             running[train] = {k: v.numpy().copy() for k, v in module.state_dict().items() if "running" in k}
         arrays = {k: v.numpy() for k, v in module.state_dict().items()} | running[False]
-        params, stats = convert.from_torch(net, arrays)
+        params, stats, _ = torch_names.from_torch(net, arrays, pair)
         del module, arrays
         gc.collect()
         for train in (False, True):
@@ -263,7 +263,7 @@ def test_first_step_has_the_recorded_gradients(facts, recorded_steps):
     first, metrics = recorded_steps
     for net, adam, letter in (("generator", first.g_adam, "g"), ("discriminator", first.d_adam, "d")):
         stats = first.g_stats if letter == "g" else first.d_stats
-        gradients = convert.to_torch(net, jax.tree.map(lambda m: 2 * m, adam.mu), stats)  # mu = (1 - 0.5) gradient
+        gradients = torch_names.to_torch(net, jax.tree.map(lambda m: 2 * m, adam.mu), stats)  # mu = (1 - 0.5) gradient
         recorded = {k.removeprefix(f"grads/{net}/"): v for k, v in facts.items() if k.startswith(f"grads/{net}/")}
         assert recorded.keys() == {k for k in gradients if "running" not in k and "num_batches" not in k}
         total = np.sqrt(sum(norm**2 for norm, _ in recorded.values()))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from skullgan_jax import convert, state, step
+from skullgan_jax import state, step, torch_names
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_peer  # noqa: E402  (needs torch)
@@ -25,7 +25,8 @@ def networks():
     d = torch_peer.init_weights(torch_peer.Discriminator(ndf=PAIR.ndf))
     weights = []
     for net, module in (("generator", g), ("discriminator", d)):
-        weights += convert.from_torch(net, {k: v.numpy().copy() for k, v in module.state_dict().items()})
+        arrays = {k: v.numpy() for k, v in module.state_dict().items()}
+        weights += torch_names.from_torch(net, arrays, PAIR)[:2]
     return g.double(), d.double(), weights
 
 
@@ -75,7 +76,7 @@ def test_twenty_steps_match_torch(gate_loss):
                 ("generator", ours.g_params, ours.g_stats, g),
                 ("discriminator", ours.d_params, ours.d_stats, d),
             ):
-                mine = convert.to_torch(net, params, stats)
+                mine = torch_names.to_torch(net, params, stats)
                 for key, value in module.state_dict().items():
                     if "running" in key and (net, key[-4:]) != ("discriminator", "mean"):
                         scale = np.abs(value.numpy()).max()

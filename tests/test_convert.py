@@ -1,0 +1,366 @@
+"""Released files in and models out, and back: numbers, scale, provenance, and all that is refused."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import skullgan_jax
+from skullgan_jax import convert, host, model, released, sample, torch_file, torch_names
+from skullgan_jax.data import Calibration
+from skullgan_jax.errors import InputError
+from skullgan_jax.state import Pair
+from tests import support
+
+ROOT = pathlib.Path(__file__).parents[1]
+FOLDER = ROOT / "tests" / "data" / "pth"
+PAIR = Pair(nz=4, ngf=16, ndf=8)
+BOTH = {"generator": FOLDER / "netG.pth", "discriminator": FOLDER / "netD.pth"}
+TREES = ("g_params", "g_stats", "d_params", "d_stats")
+
+
+def command(monkeypatch, capsys, **flags):
+    """Run the command in this process; its exit status and what it said."""
+    monkeypatch.setattr(host, "keep_memory", lambda: None)  # starts the process again
+    arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()]
+    try:
+        convert.run(arguments)
+        status = 0
+    except SystemExit as exit:
+        status = exit.code
+    said = capsys.readouterr()
+    return status, said.out + said.err
+
+
+@pytest.fixture(scope="module")
+def converted():
+    return released.read(**BOTH, calibration="signed")
+
+
+def test_every_weight_is_in_its_place(converted):
+    """Those of the formula that the files were written from."""
+    assert converted.pair == PAIR
+    expected = support.pair_weights(PAIR)
+    found = tuple(getattr(converted, name) for name in TREES)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+    assert all(leaf.ctypes.data % 64 == 0 for leaf in jax.tree.leaves(found))
+
+
+def test_the_networks_answer_as_pytorch_did(converted):
+    """Against the recorded answers of torch in float64 to injected latents and noise, BatchNorm in standing mode."""
+    facts = np.load(ROOT / "tests" / "data" / "torch_facts.npz")
+    x = support.inputs("0", 4, {"nc": 1, "nz": 4, "ngf": 16})
+    for i, noise in enumerate(x["noise"]):
+        noise.ravel()[facts[f"settled/0/{i}"]] = 0
+    g, _ = support.forward(PAIR, "generator", False)(converted.g_params, converted.g_stats, x["z"], x["noise"])
+    assert np.abs(np.asarray(g[1]) - facts["g/eval"]).max() <= 1e-5
+    d, _ = support.forward(PAIR, "discriminator", False)(converted.d_params, converted.d_stats, x["real"])
+    np.testing.assert_allclose(d, facts["d/eval"], rtol=0, atol=1e-5)
+
+
+def test_float16_in_a_checkpoint(capsys):
+    found = released.read(generator=FOLDER / "netG_half.pth", calibration="signed")
+    assert (found.d_params, found.d_stats, found.pair) == (None, None, dataclasses.replace(PAIR, ndf=64))
+    half = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), support.pair_weights(PAIR)[0])
+    jax.tree.map(np.testing.assert_array_equal, found.g_params, half)
+    assert "netG_half.pth: float16 become float32" in capsys.readouterr().err
+
+
+def test_the_command_there_and_back(monkeypatch, capsys, tmp_path):
+    """.pth -> model -> .pth or .safetensors -> model: bit for bit, with what a paper needs to say whence."""
+    status, said = command(monkeypatch, capsys, **BOTH, output=tmp_path / "m", hu_scale="signed", verbose=True)
+    assert (status, f"wrote {tmp_path}/m, nc=1 nz=4 ngf=16, with a discriminator" in said) == (0, True), said
+    assert sum(" -> " in line for line in said.splitlines()) == 10 + 3 + 5 * 4 + 6 * 2 + 4 * 4
+    assert [line.split() for line in said.splitlines() if "main2.0.weight" in line] == [
+        ["main2.0.weight", "(256,", "128,", "4,", "4)", "->", "main2.kernel", "(256,", "4,", "4,", "128)"]
+    ]
+    about = json.loads((tmp_path / "m" / "model.json").read_text())
+    assert about["calibration"] == {"hu_min": 0, "hu_max": 2734.531494140625}
+    assert [(s["network"], s["name"], s["dtype"]) for s in about["provenance"]["sources"]] == [
+        ("generator", "netG.pth", "float32"),
+        ("discriminator", "netD.pth", "float32"),
+    ]
+    assert about["provenance"]["version"] == skullgan_jax.__version__
+    assert about["provenance"]["converted"].endswith("+00:00")
+    for to, suffix in (("torch", "pth"), ("safetensors", "safetensors")):
+        out = tmp_path / to
+        status, said = command(monkeypatch, capsys, model=tmp_path / "m", output=out, to=to)
+        assert (status, said) == (0, f"wrote {out}/netG.{suffix}, {out}/netD.{suffix}\n")
+        again = released.read(
+            generator=out / f"netG.{suffix}", discriminator=out / f"netD.{suffix}", calibration="signed"
+        )
+        trees = (*support.pair_weights(PAIR),)
+        jax.tree.map(np.testing.assert_array_equal, tuple(getattr(again, name) for name in TREES), trees)
+    original = torch_names.find("generator", torch_file.read(FOLDER / "netG.pth"))
+    written = torch_file.read(tmp_path / "torch" / "netG.pth")
+    assert written.keys() == original.keys()
+    for key, array in original.items():
+        assert (written[key].dtype, written[key].tobytes()) == (array.dtype, array.tobytes()), key
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "safetensors", "torch"]
+
+
+def test_counted_batches_come_back(tmp_path):
+    g = dict(torch_names.find("generator", torch_file.read(FOLDER / "netG.pth")))
+    counts = {key: np.asarray(125_000 + i) for i, key in enumerate(k for k in g if k.endswith("tracked"))}
+    torch_file.write(tmp_path / "g.pth", g | counts)
+    found = released.read(generator=tmp_path / "g.pth", calibration="unit")
+    assert found.batches_tracked == {"generator": [125_000, 125_001, 125_002, 125_003, 125_004]}
+    released.write(found, tmp_path / "out", "torch")
+    written = torch_file.read(tmp_path / "out" / "netG.pth")
+    assert {key: int(written[key]) for key in counts} == {key: int(value) for key, value in counts.items()}
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["netG.pth"]
+
+
+def test_torch_takes_what_is_written(converted, tmp_path):
+    """torch.load(weights_only=True) and a strict load_state_dict of the published networks; equal answers."""
+    torch = pytest.importorskip("torch")
+    from tests.data.make_torch_facts import build
+
+    released.write(converted, tmp_path / "out", "torch")
+    for module, name, original in zip(build(1, 4, 16, 8), ("netG.pth", "netD.pth"), BOTH.values(), strict=True):
+        state_dict = torch.load(tmp_path / "out" / name, weights_only=True)
+        module.load_state_dict(state_dict, strict=True)
+        for key, value in torch.load(original, weights_only=True).items():
+            key = key.removeprefix("module.")
+            assert state_dict[key].dtype == value.dtype
+            assert torch.equal(state_dict[key], value), key
+        assert list(state_dict) != []
+
+
+@pytest.mark.slow
+def test_full_size_against_torch(tmp_path):
+    """Forward within 1e-4 of torch, the way there and back exact, at 203 million parameters."""
+    torch = pytest.importorskip("torch")
+    from tests.data import make_torch_facts
+
+    sizes = {"nc": 1, "nz": 200, "ngf": 256, "ndf": 64}
+    g, d = (module.eval() for module in make_torch_facts.build(**sizes))
+    torch.save({f"module.{k}": v for k, v in g.state_dict().items()}, tmp_path / "g.pth")
+    torch.save(d.state_dict(), tmp_path / "d.pth")
+    found = released.read(generator=tmp_path / "g.pth", discriminator=tmp_path / "d.pth", calibration="signed")
+    assert found.pair == Pair()
+    released.write(found, tmp_path / "out", "torch")
+    for module, name in ((g, "netG.pth"), (d, "netD.pth")):
+        back = torch.load(tmp_path / "out" / name, weights_only=True, mmap=True)
+        assert all(torch.equal(value, back[key]) for key, value in module.state_dict().items())
+    x = support.inputs("full", 1, sizes)
+    noise = make_torch_facts.silence(x["noise"], make_torch_facts.settle(g, x["z"], x["noise"]))
+    mine, _ = support.forward(found.pair, "generator", False)(found.g_params, found.g_stats, x["z"], tuple(noise))
+    assert np.abs(np.asarray(mine) - make_torch_facts.generate(g, x["z"], noise)).max() <= 1e-4
+    with torch.no_grad():
+        theirs = d.logits(make_torch_facts.nchw(x["real"], torch.float32)).numpy()
+    mine, _ = support.forward(found.pair, "discriminator", False)(found.d_params, found.d_stats, x["real"])
+    np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def bright(tmp_path_factory):
+    """.pth of generators that make a bright block on a ground of a value: path by value."""
+    folder = tmp_path_factory.mktemp("bright")
+    paths = {ground: folder / f"{ground}.pth" for ground in (-0.999, 0.0, -0.5)}
+    for ground, path in paths.items():
+        torch_file.write(path, support.bright_block(Pair(nz=4, ngf=16), ground))
+    return paths
+
+
+def test_the_scale_shows_in_the_background(bright, capsys):
+    """Air is 0 HU: at -1 where training scaled (0, max) to [-1, 1], at 0 where it divided by max."""
+    found = released.read(generator=bright[-0.999])
+    assert found.calibration == Calibration(0, 2734.531494140625)
+    said = capsys.readouterr().err
+    assert f"{bright[-0.999]}: HU scale signed, -1 to +1 is 0 to 2734.53 HU: " in said
+    assert found.provenance["hu_scale"] in said
+    found = released.read(generator=bright[0.0])
+    assert found.calibration == Calibration(-2734.531494140625, 2734.531494140625)
+    assert "HU scale unit, 0 to +1 is 0 to 2734.53 HU: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", [lambda bright: bright[-0.5], lambda _: FOLDER / "netG.pth"])
+def test_a_background_that_tells_nothing_is_no_guess(bright, path, monkeypatch, capsys, tmp_path):
+    path = path(bright)
+    status, said = command(monkeypatch, capsys, generator=path, output=tmp_path / "m")
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert said.startswith(f"error: {path}: the HU scale cannot be told from the background (")
+    assert "give --hu_scale=signed, --hu_scale=unit, or --hu_min and --hu_max" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scale_of_ones_own(monkeypatch, capsys, tmp_path):
+    flags = {"generator": BOTH["generator"], "output": tmp_path / "m", "hu_min": -1000, "hu_max": 2000, "pixel_mm": 0.5}
+    assert command(monkeypatch, capsys, **flags)[0] == 0
+    found = model.load(tmp_path / "m")
+    assert (found.calibration, found.pixel_mm) == (Calibration(-1000, 2000), 0.5)
+
+
+def test_three_lines_of_python(bright, monkeypatch):
+    """From a .pth to HU slices; the same as from the model converted of it."""
+    monkeypatch.setattr(sample, "STANDING_LATENTS", 16)
+    hu = skullgan_jax.load(str(bright[-0.999])).sample(4, seed=0)
+    assert (hu.shape, hu.dtype) == ((4, 128, 128), np.int16)
+    assert (hu.min(), hu.max()) == (1, 2735)  # tanh(atanh(-0.999)) is 1.4 HU
+    assert 0.1 < np.mean(hu > 1000) < 0.5
+
+
+def test_standing_statistics_on_request(bright, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sample, "STANDING_LATENTS", 16)
+    status, said = command(monkeypatch, capsys, generator=bright[0.0], output=tmp_path / "m", standing=True)
+    assert (status, "standing statistics: latent 16/16" in said) == (0, True)
+    assert model.load(tmp_path / "m").standing is not None
+
+
+def test_verify(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "m"
+    command(monkeypatch, capsys, **BOTH, output=folder, hu_scale="signed")
+    status, said = command(monkeypatch, capsys, verify=folder, **BOTH)
+    assert (status, said.count(": ok, sha256 ")) == (0, 4)
+    status, said = command(monkeypatch, capsys, verify=folder, generator=FOLDER / "netG_half.pth")
+    assert (status, "netG_half.pth: the model's generator came from another file: sha256 " in said) == (2, True)
+    data = bytearray((folder / "discriminator.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "discriminator.safetensors").write_bytes(data)
+    status, said = command(monkeypatch, capsys, verify=folder)
+    assert (status, "discriminator.safetensors: the model's file was changed: sha256 " in said) == (2, True)
+    shutil.rmtree(folder)
+    status, said = command(monkeypatch, capsys, verify=folder)
+    assert (status, said) == (2, f"error: {folder}: no model here (model.json is missing); give a model directory\n")
+
+
+def changed(tmp_path, net, change):
+    """A .pth whose state dict was changed."""
+    path = tmp_path / f"changed_{net}.pth"
+    state_dict = dict(torch_names.find(net, torch_file.read(BOTH[net])))
+    torch_file.write(path, change(state_dict) or state_dict)
+    return path
+
+
+def nan(key):
+    return lambda d: d.update({key: np.full_like(d[key], np.nan)})
+
+
+@pytest.mark.parametrize(
+    ("net", "change", "expected"),
+    [
+        (
+            "generator",
+            lambda d: (
+                {k: v for k, v in d.items() if k not in ("conv2.bias", "main3.1.running_var")} | {"x": d["conv2.bias"]}
+            ),
+            ["missing main3.1.running_var", "missing conv2.bias", "unexpected x"],
+        ),
+        (
+            "generator",
+            lambda d: d.update({"conv1.bias": d["conv2.bias"], "conv2.bias": d["conv1.bias"]}),
+            ["conv1.bias has shape (2,) in place of (4,)", "conv2.bias has shape (4,) in place of (2,)"],
+        ),
+        ("generator", lambda d: d.update({"main1.0.weight": d["conv2.bias"]}), ["has shape (2,), not four axes"]),
+        (
+            "generator",
+            lambda d: d.update({"main1.0.weight": np.repeat(d["main1.0.weight"], 2, axis=1)}),
+            ["is not a generator of nc=1 nz=4 ngf=32", "conv4.weight has shape (1, 1, 3, 3) in place of (1, 2, 3, 3)"],
+        ),
+        (
+            "generator",
+            lambda d: d.update({"main1.0.weight": d["main1.0.weight"][:, :8]}),
+            ["changed_generator.pth", "model.ngf=0: must be"],
+        ),
+        ("generator", lambda d: d.update({"conv2.bias": np.zeros(2, np.int64)}), ["conv2.bias is no array of numbers"]),
+        ("generator", nan("conv3.weight"), ["holds NaN or infinite weights in conv3.weight; take an earlier"]),
+        ("generator", lambda d: {f"netG.{k}": v for k, v in d.items()} | {"epoch": d["conv2.bias"]}, ["has a prefix"]),
+        (
+            "generator",
+            lambda d: {"a": d["conv2.bias"]},
+            ["holds no generator: there is no main1.0.weight in it, but a"],
+        ),
+        ("discriminator", nan("main.3.running_var"), ["holds NaN or infinite weights in main.3.running_var"]),
+        ("discriminator", lambda d: {k: v for k, v in d.items() if "14" not in k}, ["missing main.14.weight; missing"]),
+    ],
+)
+def test_state_dicts_that_do_not_fit(net, change, expected, tmp_path):
+    """All that is wrong in one line that names the file."""
+    path = changed(tmp_path, net, change)
+    with pytest.raises(InputError) as caught:
+        released.read(**(BOTH | {net: path}), calibration="signed")
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_missing_counts_are_zeros(tmp_path):
+    """Files of PyTorch before 0.4.1 have none."""
+    path = changed(tmp_path, "generator", lambda d: {k: v for k, v in d.items() if "tracked" not in k})
+    assert released.read(generator=path, calibration="signed").batches_tracked == {"generator": [0] * 5}
+
+
+def test_swapped_and_doubled(tmp_path):
+    with pytest.raises(
+        InputError, match=r"netD.pth: holds a discriminator, not a generator; give it as --discriminator"
+    ):
+        released.read(generator=BOTH["discriminator"], calibration="signed")
+    g = torch_names.find("generator", torch_file.read(BOTH["generator"]))
+    with pytest.raises(InputError, match="holds 2 generators"):
+        torch_names.find("generator", {"g": g, "ema": dict(g)})
+    assert torch_names.find("generator", {"step": 3, "nets": {"G": g, "D": {"main.0.weight": 1}}}) == g
+
+
+def test_tensors_of_one_memory(monkeypatch, tmp_path):
+    """A hundred views of one storage would need a hundred times the file."""
+    key = "main2.0.weight"
+    g = dict(torch_names.find("generator", torch_file.read(BOTH["generator"])))
+    monkeypatch.setattr(torch_file, "read", lambda path: {**g, **{f"{i}": g[key] for i in range(100)}})
+    with pytest.raises(InputError, match="its tensors are views of one memory"):
+        released.read(generator=BOTH["generator"], calibration="signed")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, "--output is missing; see --help"),
+        ({"output": "m"}, "give --generator and --output, or --model, --to and --output, or --verify; see --help"),
+        ({"output": "m", "generator": "no.pth"}, "no.pth: cannot be read (No such file or directory)"),
+        ({"output": "m", "generator": "no.safetensors"}, "no.safetensors: cannot be read"),
+        ({"output": "m", "model": "nothing", "to": "torch"}, "nothing: no model here (model.json is missing)"),
+        ({"output": "m", "model": "nothing", "to": "onnx"}, "argument --to: invalid choice: 'onnx'"),
+        ({"output": "m", "generator": "no.pth", "hu_min": 0}, "--hu_min and --hu_max belong together; give both"),
+        ({"output": "m", "generator": "no.pth", "hu_min": 1, "hu_max": 0}, "need finite hu_min < hu_max"),
+        ({"output": "m", "generator": "no.pth", "hu_scale": "unit", "hu_min": 0, "hu_max": 1}, "give one of them"),
+        ({"output": "m", "generator": "no.pth", "pixel_mm": 0}, "--pixel_mm=0.0: give the size of a pixel in mm"),
+        ({"output": ".", "generator": "no.pth"}, "--output=.: is there already; give another folder or remove it"),
+        ({"outputs": "m"}, "unrecognized arguments: --outputs=m; see --help"),
+    ],
+)
+def test_wrong_flags(flags, expected, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, said = command(monkeypatch, capsys, **flags)
+    assert (status, len(said.splitlines())) == (2, 1), said
+    assert said.startswith("error: ")
+    assert expected in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_cannot_be_written(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    status, said = command(monkeypatch, capsys, **BOTH, hu_scale="unit", output=tmp_path / "file" / "m")
+    assert status == 2
+    assert said.splitlines()[-1].startswith(f"error: --output={tmp_path}/file/m: cannot be written (Not a directory)")
+
+
+def test_as_users_type_it_without_torch(tmp_path):
+    """In a process of its own that cannot import torch; --help is quick, with an example."""
+    code = "import sys; sys.modules['torch'] = None; from skullgan_jax.cli import main; main()"
+    arguments = [f"--generator={BOTH['generator']}", f"--output={tmp_path}/m", "--hu_scale=signed"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "convert", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr.startswith(f"wrote {tmp_path}/m, nc=1 nz=4 ngf=16, without a discriminator; the first sampling")
+    code = "import sys; sys.argv[1:] = ['convert', '--help']\nfrom skullgan_jax.cli import main\ntry: main()\n"
+    code += "finally: assert not {'jax', 'numpy', 'tensorflow'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "python -m skullgan_jax.convert --generator=netG_SkullGAN.pth" in done.stdout
