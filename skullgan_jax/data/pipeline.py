@@ -5,6 +5,7 @@ TensorFlow is imported inside functions: it takes seconds, and only what trains 
 
 import functools
 import os
+import sys
 import weakref
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,17 @@ _BLOCK = 64  # slices per stream and call: 4 MiB
 def import_tensorflow():
     """TensorFlow, quiet at start-up and blind to accelerators: those belong to JAX."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "tensorflow" not in sys.modules:
+        # What its C++ logs while it is loaded (which instructions it found) heeds no setting.
+        sys.stderr.flush()
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            import tensorflow  # noqa: F401
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
