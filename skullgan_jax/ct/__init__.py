@@ -1,0 +1,1 @@
+"""From CT scans of the head to segments of the skull."""

@@ -1,0 +1,302 @@
+"""Cut 128 x 128 segments of the skull from a stack of planes.
+
+Per slice: the ring of the vault, its outer contour r(angle) below the pixel, and a mask in which marrow is skull.
+Over slices: the normal of the outer surface, from the contours of neighbours. Per window: one resampling of the plane.
+"""
+
+import collections
+import dataclasses
+
+import numpy as np
+from scipy import ndimage
+
+from skullgan_jax.ct.scans import Scan
+
+SIZE, APEX_ROW = 128, 10
+_RAYS = 720
+_CLOSE_MM = 5.0  # thin sites and sutures that are open
+_COARSE_MM = 1.0  # the grid on which rings are closed
+_NEAR_MM = 4.0  # how far up and down a slice's surface is followed
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What is cut and what is accepted.
+
+    Attributes:
+      pixel_mm: of the segments.
+      angles: windows per slice, evenly spaced around it.
+      slice_mm: at least this far from one slice that is cut to the next.
+      threshold: HU, above which is bone.
+      thickness_mm: least and greatest mean thickness along the columns.
+      thickest_mm: of any column.
+      lean_degrees: greatest angle between the outer surface's normal and the plane, mean over the window.
+      max_hu: metal is above.
+      regions: frontal, side (parietal and temporal), occipital; which are wanted.
+    """
+
+    pixel_mm: float = 0.46875
+    angles: int = 36
+    slice_mm: float = 1.0
+    threshold: float = 300.0
+    thickness_mm: tuple[float, float] = (2.0, 15.0)
+    thickest_mm: float = 25.0
+    lean_degrees: float = 30.0
+    max_hu: float = 3000.0
+    regions: tuple[str, ...] = ("frontal", "side", "occipital")
+
+
+@dataclasses.dataclass
+class Ring:
+    """The vault in one slice; lengths in mm from the first pixel along columns (x) and rows (y).
+
+    Attributes:
+      centre: (2,) x, y.
+      radius: (720,) of the outer surface at evenly spaced angles, from +x towards +y.
+      skull: (rows, columns) bool, bone and the marrow in it, nothing else of the slice.
+      problem: why nothing is cut here, or "".
+    """
+
+    centre: np.ndarray
+    radius: np.ndarray
+    skull: np.ndarray
+    problem: str
+
+    def points(self) -> np.ndarray:
+        """(720, 2) x, y of the outer surface."""
+        angle = np.arange(_RAYS) * (2 * np.pi / _RAYS)
+        return self.centre + self.radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def _fill(mask: np.ndarray) -> np.ndarray:
+    """What cannot be reached from the border. Labels are far quicker than scipy's binary_fill_holes."""
+    labels, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    return (labels != labels[0, 0])[1:-1, 1:-1]
+
+
+def _close(mask: np.ndarray, pixel_mm: float) -> np.ndarray:
+    """Dilate, fill, erode: closes an open ring, which a plain closing does not."""
+    pad = int(np.ceil(_CLOSE_MM / pixel_mm)) + 2
+    grown = ndimage.distance_transform_edt(~np.pad(mask, pad)) * pixel_mm <= _CLOSE_MM
+    return (ndimage.distance_transform_edt(_fill(grown)) * pixel_mm > _CLOSE_MM)[pad:-pad, pad:-pad] | mask
+
+
+def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | None:
+    """The vault's ring in a slice, or None where no bone encloses anything.
+
+    Args:
+      hu: (rows, columns) float32.
+      pixel_mm: (2,) height and width of a pixel.
+      threshold: HU.
+    """
+    bone = hu > threshold
+    labels, count = ndimage.label(bone, np.ones((3, 3)))
+    if not count:
+        return None
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    k = max(1, round(_COARSE_MM / pixel_mm.min()))
+    coarse_mm = float(np.sqrt(pixel_mm.prod()) * k)
+    # The ring encloses more than a head holder does; a ring in pieces does so only as a whole.
+    largest = [int(i) for i in np.argsort(sizes)[::-1][:3] if sizes[i] * pixel_mm.prod() > 50]
+    best, best_area, chosen = None, 0.0, []
+    for candidates in [[i] for i in largest] + ([largest] if len(largest) > 1 else []):
+        if len(candidates) > 1 and best_area > 5000:
+            break
+        mask = np.isin(labels, candidates)
+        rows, columns = (-(-n // k) * k for n in mask.shape)
+        padded = np.pad(mask, [(0, rows - mask.shape[0]), (0, columns - mask.shape[1])])
+        filled = _close(padded.reshape(rows // k, k, columns // k, k).any((1, 3)), coarse_mm)
+        if filled.sum() * coarse_mm**2 > best_area:
+            best, best_area, chosen = filled, float(filled.sum() * coarse_mm**2), candidates
+    if best is None or best_area < 1000:
+        return None
+    inside = np.repeat(np.repeat(best, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
+    ring = np.isin(labels, chosen) | (bone & inside)
+    # Marrow: holes in the bone, but not the cavity, which is far larger than any of them.
+    holes, number = ndimage.label(_fill(ring) & ~ring)
+    areas = np.bincount(holes.ravel(), minlength=number + 1) * pixel_mm.prod()
+    areas[0] = np.inf
+    skull = ring | (areas < 1000)[holes]
+    depth = ndimage.distance_transform_edt(np.pad(best, 1))[1:-1, 1:-1] * coarse_mm
+    deep = np.repeat(np.repeat(depth > 22, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
+    problem = ""
+    if best_area < 5000:
+        problem = "enclosed area below 50 cm2"
+    elif ring.sum() * pixel_mm.prod() / best_area > 0.45:
+        problem = "skull base or vertex (too much bone)"
+    elif (ring & deep).sum() > 0.01 * max(deep.sum(), 1):
+        problem = "skull base or face (bone inside)"
+    y, x = np.nonzero(inside)
+    centre = np.array([x.mean(), y.mean()]) * pixel_mm[::-1]
+    return Ring(centre, _radius(hu, inside, ring, centre, pixel_mm, threshold), skull, problem)
+
+
+def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> np.ndarray:
+    """(720,) mm to the outermost crossing of the threshold; over an opening, the radius of the closed ring."""
+    angle = np.arange(_RAYS) * (2 * np.pi / _RAYS)
+    step = float(pixel_mm.min()) / 2
+    r = np.arange(0, np.hypot(*(hu.shape * pixel_mm)) / 1.4, step)
+    at = [
+        (centre[1] + np.outer(np.sin(angle), r)) / pixel_mm[0],
+        (centre[0] + np.outer(np.cos(angle), r)) / pixel_mm[1],
+    ]
+    near = ndimage.binary_dilation(ring, iterations=1)
+    values = ndimage.map_coordinates(np.where(near, hu, -1024), at, order=1, cval=-1024)
+    closed = ndimage.map_coordinates(inside.astype(np.uint8), at, order=0)
+    rim = r[len(r) - 1 - np.argmax(closed[:, ::-1] > 0, 1)]
+    last = len(r) - 2 - np.argmax((values[:, :-1] > threshold)[:, ::-1], 1)
+    rows = np.arange(_RAYS)
+    a, b = values[rows, last], values[rows, last + 1]
+    edge = r[last] + step * (a - threshold) / np.maximum(a - b, 1e-3)
+    return np.where((a > threshold) & (edge > rim - _CLOSE_MM), edge, rim)
+
+
+def _normals(rings, scan: Scan, i: int) -> np.ndarray:
+    """(720, 3) unit normals of the outer surface at slice i, outwards, in the axes x, y and up of the planes."""
+    rise = scan.heights - scan.heights[i]
+    known = [k for k, ring in enumerate(rings) if ring is not None]
+    reach = max(_NEAR_MM, 1.01 * min((abs(rise[k]) for k in known if k != i), default=0))
+    near = [k for k in known if abs(rise[k]) <= reach]
+    x_mm, y_mm = (scan.axes[j] / scan.pixel_mm[j] for j in (1, 0))
+    # The slope of the surface with height by least squares, a sheared stack's own shift included.
+    shift = np.array([[(scan.positions[k] - scan.positions[i]) @ d for d in (x_mm, y_mm)] for k in near])
+    points = np.stack([rings[k].points() for k in near]) + shift[:, None]
+    z = rise[near] - rise[near].mean()
+    slope = np.tensordot(z, points - points.mean(0), 1) / max(float(z @ z), 1e-9)
+    along = ndimage.gaussian_filter1d(rings[i].points(), 4, axis=0, mode="wrap")
+    along = np.roll(along, -1, 0) - np.roll(along, 1, 0)
+    out = np.stack([along[:, 1], -along[:, 0]], 1)
+    lift = -np.sum(out * slope, 1, keepdims=True)  # perpendicular to (slope, 1)
+    normal = np.concatenate([out, lift], 1)
+    return normal / np.linalg.norm(normal, axis=1, keepdims=True)
+
+
+def cut(scan: Scan, limits: Limits):
+    """All windows of a scan.
+
+    Returns:
+      segments (N, 128, 128) int16 HU, zero where there is no skull; a list of N dicts of what is known of each, with
+      `reason` "" where it is accepted; a Counter of slices by what became of them.
+
+    Raises:
+      InputError: a slice cannot be read.
+    """
+    chosen = [0]
+    for i, height in enumerate(scan.heights):
+        if height - scan.heights[chosen[-1]] >= limits.slice_mm:
+            chosen.append(i)
+    thin = dataclasses.replace(scan, positions=scan.positions[chosen], read=lambda i: scan.read(chosen[i]))
+    rings = [find_ring(thin.slice(i), thin.pixel_mm, limits.threshold) for i in range(len(chosen))]
+    fates = collections.Counter((r.problem or "cut") if r else "no ring of bone" for r in rings)
+    segments, known = [], []
+    for i, ring in enumerate(rings):
+        if ring is None or ring.problem:
+            continue
+        windows, about = _cut_slice(thin.slice(i), ring, _normals(rings, thin, i), thin.pixel_mm, limits)
+        segments.append(windows)
+        known += [{"slice": chosen[i], **a} for a in about]
+    none = np.zeros((0, SIZE, SIZE), np.int16)
+    return np.concatenate([none, *segments]), known, fates
+
+
+def _cut_slice(hu, ring: Ring, normals, pixel_mm, limits: Limits):
+    """The windows of a slice: (angles, 128, 128) int16, and what is known of each."""
+    source = hu
+    blur = np.sqrt(np.maximum((limits.pixel_mm / pixel_mm) ** 2 - 1, 0)) / 2.355
+    if blur.max() > 0.2:  # the source is finer
+        source = ndimage.gaussian_filter(hu, blur)
+    points = ring.points()
+    skull = ring.skull.astype(np.float32)
+    near = ndimage.binary_dilation(ring.skull)
+    windows, known = [], []
+    for a in range(limits.angles):
+        centre = round(a * _RAYS / limits.angles)
+        at, arc, down = _place(points, centre, limits.pixel_mm)
+        about = {"angle": 360.0 * centre / _RAYS, "region": _region(2 * np.pi * centre / _RAYS)}
+        if at is None:
+            windows.append(np.zeros((SIZE, SIZE), np.int16))
+            known.append({**about, "reason": "the ring is too small for the window"})
+            continue
+        where = [at[1] / pixel_mm[0], at[0] / pixel_mm[1]]
+        values = ndimage.map_coordinates(source, where, order=1, cval=-1024)
+        bone = (values > limits.threshold) & (ndimage.map_coordinates(near, where, order=0))
+        mask = bone | (ndimage.map_coordinates(skull, where, order=1) > 0.5)
+        labels, count = ndimage.label(mask, np.ones((3, 3)))
+        if count > 1:  # the other side of a small ring, calcifications
+            mask = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+        out = np.where(mask, np.rint(values), 0).astype(np.int16)
+        windows.append(out)
+        known.append({**about, **_measure(out, mask, normals[arc], down, limits)})
+        known[-1]["reason"] = _judge(mask, known[-1], limits)
+    return np.stack(windows), known
+
+
+def _place(points, centre: int, pixel_mm: float):
+    """The window around a contour point: (2, 128, 128) mm x and y of its pixels, its arc's rays, its way down."""
+    width = SIZE * pixel_mm
+    half = np.arange(1, _RAYS // 4)
+    left, right = points[(centre - half) % _RAYS], points[(centre + half) % _RAYS]
+    chord = np.linalg.norm(right - left, axis=1)
+    if chord.max() < width:
+        return None, None, None
+    k = int(np.argmax(chord >= width))
+    part = (width - chord[k - 1]) / (chord[k] - chord[k - 1]) if k else 1.0
+    first, last = (p[max(k - 1, 0)] * (1 - part) + p[k] * part for p in (left, right))
+    across = (last - first) / np.linalg.norm(last - first)
+    down = np.array([-across[1], across[0]])  # angles run clockwise on the screen, so this is inwards
+    arc = np.arange(centre - half[k], centre + half[k] + 1) % _RAYS
+    middle = (first + last) / 2
+    top = np.min((points[arc] - middle) @ down)
+    column = (np.arange(SIZE) - (SIZE - 1) / 2) * pixel_mm
+    row = (np.arange(SIZE) - APEX_ROW) * pixel_mm + top
+    at = middle[:, None, None] + across[:, None, None] * column + down[:, None, None] * row[:, None]
+    return at, arc, down
+
+
+def _region(angle: float) -> str:
+    """Where an angle looks: 0 is the patient's left, 90 degrees the back."""
+    back = np.sin(angle)
+    return "frontal" if back < -np.sqrt(0.5) else "occipital" if back > np.sqrt(0.5) else "side"
+
+
+def _measure(out, mask, normals, down, limits: Limits) -> dict:
+    """Thickness along columns and normals (mm), lean (degrees), SDR, mean HU of a window."""
+    columns = mask.any(0)
+    first, last = np.argmax(mask, 0), SIZE - 1 - np.argmax(mask[::-1], 0)
+    column_mm = np.where(columns, last - first + 1, 0) * limits.pixel_mm
+    # A column meets the surface at an angle: what it crosses is longer than the bone is thick.
+    cosine = np.abs(normals[:, :2] @ down)
+    cosine = np.interp(np.linspace(0, 1, SIZE), np.linspace(0, 1, len(cosine)), cosine)
+    ratios = []
+    for c in range(0, SIZE, max(1, round(1.8 / limits.pixel_mm))):
+        ray = out[first[c] : last[c] + 1, c].astype(np.float32)
+        if columns[c] and len(ray) >= 3:
+            n = len(ray) // 4
+            ratios.append(ray[n : len(ray) - n].min() / max(ray.max(), 1))
+    return {
+        "column_mm": float(column_mm.mean()),
+        "thickest_mm": float(column_mm.max()),
+        "thickness_mm": float((column_mm * cosine).mean()),
+        "lean_degrees": float(np.degrees(np.arcsin(np.clip(np.abs(normals[:, 2]), 0, 1))).mean()),
+        "sdr": float(np.mean(ratios)) if ratios else 0.0,
+        "mean_hu": float(out[mask].mean()) if mask.any() else 0.0,
+        "max_hu": float(out.max()),
+    }
+
+
+def _judge(mask, about: dict, limits: Limits) -> str:
+    """Why a window is thrown out, or ""."""
+    rows = np.flatnonzero(mask.any(1))
+    low, high = limits.thickness_mm
+    rules = (
+        (not mask.any(0).all(), "bone missing in a column"),
+        (about["lean_degrees"] > limits.lean_degrees, "surface leans out of the plane"),
+        (not low <= about["column_mm"] <= high, "mean thickness outside the limits"),
+        (about["thickest_mm"] >= limits.thickest_mm, "too thick somewhere"),
+        (len(rows) and rows[-1] >= 70, "reaches too deep"),
+        (len(rows) and abs(rows[0] - APEX_ROW) > 1, "apex off its row"),
+        (about["max_hu"] >= limits.max_hu, "metal"),
+        (about["region"] not in limits.regions, "region not wanted"),
+    )
+    return next((reason for wrong, reason in rules if wrong), "")
