@@ -9,6 +9,7 @@ from typing import NoReturn
 USAGE = """usage: skullgan COMMAND [FLAGS]
 
   train     train the pair, e.g. skullgan train --config=configs/skull.py:demo --workdir=runs/demo
+  prepare   head CTs to a training set, e.g. skullgan prepare --input=hospital/ --output=data/skulls
   convert   PyTorch's .pth to a model and back, e.g. skullgan convert --generator=netG.pth --output=models/skullgan
 
 skullgan COMMAND --help says more."""
@@ -25,6 +26,10 @@ def main() -> None:
         run([f"{sys.argv[0]} train", *rest])
     elif command == "convert":
         from skullgan_jax.convert import run
+
+        run(rest)
+    elif command == "prepare":
+        from skullgan_jax.prepare import run
 
         run(rest)
     else:

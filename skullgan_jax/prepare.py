@@ -1,0 +1,102 @@
+"""Cut a training set of skull segments from head CTs.
+
+A folder of DICOM series (nested, mixed), NIfTI files and .npy volumes in HU:
+
+  python -m skullgan_jax.prepare --input=hospital/ --input=more/head.nii.gz --output=data/skulls --format=npy
+
+writes data/skulls/train.npy, held_out.npy (each (N, 128, 128) int16 HU), segments.json with what is known of each, and
+summary.json. Subjects are split, never segments. What identifies a subject is stored as a hash, whose salt is made at
+the first use and lies beside the output: keep it, and keep it to yourself. A scan that cannot be used is told in one
+line, the others are cut; exit 1 says that there was one, exit 2 that nothing could be done.
+"""
+
+import pathlib
+import sys
+
+from skullgan_jax.cli import Parser, fail
+from skullgan_jax.errors import InputError
+
+REGIONS = ("frontal", "side", "occipital")
+
+
+def _flags() -> Parser:
+    parser = Parser(__doc__, prog="python -m skullgan_jax.prepare")
+    parser.add_argument("--input", action="append", required=True, metavar="PATH", help="folder or file; may repeat")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument("--format", choices=["npy"], default="npy", help="of the output (default %(default)s)")
+    parser.add_argument(
+        "--spacing", metavar="Z,Y,X", help="mm from slice to slice, row to row, column to column of .npy"
+    )
+    parser.add_argument("--subject_by", choices=["id", "folder"], default="id", help="what tells patients apart")
+    parser.add_argument("--salt", metavar="FILE", help="default: <output>.salt")
+    parser.add_argument("--pixel_mm", type=float, default=0.46875, help="of the segments (default %(default)s)")
+    parser.add_argument("--angles", type=int, default=36, help="windows per slice (default %(default)s)")
+    parser.add_argument("--slice_mm", type=float, default=1.0, help="least distance of slices (default %(default)s)")
+    parser.add_argument("--threshold", type=float, default=300.0, help="HU of bone (default %(default)s)")
+    parser.add_argument("--thickness", default="2,15", metavar="MM,MM", help="mean accepted (default %(default)s)")
+    parser.add_argument("--lean", type=float, default=30.0, help="degrees out of the plane (default %(default)s)")
+    parser.add_argument("--region", default=",".join(REGIONS), help="wanted (default %(default)s)")
+    parser.add_argument("--held_out", type=float, default=0.1, help="part of the subjects (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes (default %(default)s)")
+    return parser
+
+
+def run(argv: list[str] | None = None) -> None:
+    """The command; argv, without the program's name, defaults to that of the process."""
+    flags = _flags().parse_args(argv)
+    try:
+        left_out = _run(flags)
+    except InputError as error:
+        fail(error)
+    sys.exit(1 if left_out else 0)
+
+
+def _run(flags) -> int:
+    from skullgan_jax.ct import cut, dataset
+
+    regions = tuple(flags.region.split(","))
+    if not set(regions) <= set(REGIONS):
+        raise InputError(f"--region={flags.region}: give some of {','.join(REGIONS)}")
+    for name in ("pixel_mm", "angles", "jobs"):
+        if not getattr(flags, name) > 0:
+            raise InputError(f"--{name}={getattr(flags, name)}: give a number above 0")
+    if not 0 <= flags.held_out < 1:
+        raise InputError(f"--held_out={flags.held_out}: give a part from 0 to below 1")
+    output = pathlib.Path(flags.output)
+    if output.exists():
+        raise InputError(f"--output={output}: is there already; give another folder or remove it")
+    limits = cut.Limits(
+        pixel_mm=flags.pixel_mm,
+        angles=flags.angles,
+        slice_mm=flags.slice_mm,
+        threshold=flags.threshold,
+        thickness_mm=_numbers("thickness", flags.thickness, 2),
+        lean_degrees=flags.lean,
+        regions=regions,
+    )
+    return dataset.prepare(
+        inputs=[pathlib.Path(p) for p in flags.input],
+        output=output,
+        limits=limits,
+        spacing=_numbers("spacing", flags.spacing, 3) if flags.spacing else None,
+        by_folder=flags.subject_by == "folder",
+        salt_file=pathlib.Path(flags.salt) if flags.salt else output.with_name(output.name + ".salt"),
+        held_out=flags.held_out,
+        seed=flags.seed,
+        jobs=flags.jobs,
+    )
+
+
+def _numbers(name: str, text: str, count: int) -> tuple[float, ...]:
+    try:
+        values = tuple(float(x) for x in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count or not all(0 < v < 1e4 for v in values):
+        raise InputError(f"--{name}={text}: give {count} numbers above 0 with commas between")
+    return values
+
+
+if __name__ == "__main__":
+    run()
