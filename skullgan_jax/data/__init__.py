@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import json
+import pathlib
 
 import numpy as np
 
@@ -35,18 +37,27 @@ class Dataset:
     fingerprint: str
 
 
-def open_data(data_config, seed: int) -> Dataset:
+def open_data(data_config, seed: int, split: str = "train") -> Dataset:
     """Opens the data that a config names.
 
     Args:
-      data_config: with fields `name` (skull or celeba), `path` (skull: a .npy or .npz, or the word phantom;
+      data_config: with fields `name` (skull or celeba), `path` (skull: a .npy or .npz, a folder from
+        `prepare`, or the word phantom;
         celeba: see `open_celeba`), `num` (of phantom slices or CelebA images) and `pixel_mm`.
       seed: of the phantom.
+      split: of a folder from `prepare`, whose pixel size goes before the config's: train or held_out.
 
     Raises:
       InputError: one line on what is wrong with the config or the file.
     """
-    name, path = data_config.name, str(data_config.path)
+    name, path, pixel_mm = data_config.name, str(data_config.path), float(data_config.pixel_mm)
+    prepared = pathlib.Path(path, "summary.json")
+    if name == "skull" and prepared.is_file():
+        try:
+            pixel_mm = float(json.loads(prepared.read_text())["pixel_mm"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{prepared}: cannot be read; prepare the folder again") from None
+        path = str(pathlib.Path(path, f"{split}.npy"))
     if name == "celeba":
         images, calibration = open_celeba(path, data_config.num), Calibration(0, 255)
     elif name != "skull":
@@ -64,7 +75,7 @@ def open_data(data_config, seed: int) -> Dataset:
             calibration = Calibration.of(images)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-    return Dataset(images, calibration, float(data_config.pixel_mm), name, _fingerprint(images, calibration))
+    return Dataset(images, calibration, pixel_mm, name, _fingerprint(images, calibration))
 
 
 def _fingerprint(images: np.ndarray, calibration: Calibration) -> str:
