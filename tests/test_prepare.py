@@ -1,6 +1,6 @@
-import importlib.util
+"""The command on folders as hospitals export them."""
+
 import json
-import pathlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +8,7 @@ import pytest
 
 from skullgan_jax import prepare
 from skullgan_jax.data import open_data
-
-_SPEC = importlib.util.spec_from_file_location("heads", pathlib.Path(__file__).parent / "ct" / "heads.py")
-heads = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(heads)
+from tests.ct import heads
 
 
 def command(capfd, *flags):

@@ -125,7 +125,7 @@ def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | 
         problem = "enclosed area below 50 cm2"
     elif ring.sum() * pixel_mm.prod() / best_area > 0.45:
         problem = "skull base or vertex (too much bone)"
-    elif (ring & deep).sum() > 0.02 * max(deep.sum(), 1):
+    elif (ring & deep).sum() > 0.01 * max(deep.sum(), 1):
         problem = "skull base or face (bone inside)"
     y, x = np.nonzero(inside)
     centre = np.array([x.mean(), y.mean()]) * pixel_mm[::-1]

@@ -1,15 +1,12 @@
-import importlib.util
-import pathlib
+"""Segments cut from phantom heads whose thickness and SDR are known, in any orientation."""
+
 
 import nibabel
 import numpy as np
 import pytest
 
 from skullgan_jax.ct import cut, scans
-
-_SPEC = importlib.util.spec_from_file_location("heads", pathlib.Path(__file__).with_name("heads.py"))
-heads = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(heads)
+from tests.ct import heads
 
 
 def opened(tmp_path, volume):
