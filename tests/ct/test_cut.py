@@ -1,6 +1,5 @@
 """Segments cut from phantom heads whose thickness and SDR are known, in any orientation."""
 
-
 import nibabel
 import numpy as np
 import pytest
