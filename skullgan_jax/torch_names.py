@@ -67,9 +67,9 @@ def find(net: str, tree) -> dict:
         if mine:
             for key in mine:
                 prefix = key.removesuffix(first)
-                foreign = [k for k in node if not str(k).startswith(prefix)]
+                foreign = [k for k in node if not (isinstance(k, str) and k.startswith(prefix))]
                 if foreign:
-                    raise InputError(f"{where}{key} has a prefix that {where}{foreign[0]} has not; save one network")
+                    raise InputError(f"{where}{foreign[0]} is no key of the network of {where}{key}; save that alone")
                 found[f"{where}{prefix}"] = {k.removeprefix(prefix): v for k, v in node.items()}
         elif depth < 2:
             for key, value in node.items():

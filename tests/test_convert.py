@@ -272,7 +272,11 @@ def nan(key):
         ),
         ("generator", lambda d: d.update({"conv2.bias": np.zeros(2, np.int64)}), ["conv2.bias is no array of numbers"]),
         ("generator", nan("conv3.weight"), ["holds NaN or infinite weights in conv3.weight; take an earlier"]),
-        ("generator", lambda d: {f"netG.{k}": v for k, v in d.items()} | {"epoch": d["conv2.bias"]}, ["has a prefix"]),
+        (
+            "generator",
+            lambda d: {f"netG.{k}": v for k, v in d.items()} | {"epoch": d["conv2.bias"]},
+            ["epoch is no key of the network of netG.main1.0.weight; save that alone"],
+        ),
         (
             "generator",
             lambda d: {"a": d["conv2.bias"]},
@@ -303,6 +307,8 @@ def test_swapped_and_doubled(tmp_path):
     ):
         released.read(generator=BOTH["discriminator"], calibration="signed")
     g = torch_names.find("generator", torch_file.read(BOTH["generator"]))
+    with pytest.raises(InputError, match=r"7 is no key of the network of main1\.0\.weight"):
+        torch_names.find("generator", {**g, 7: 1})
     with pytest.raises(InputError, match="holds 2 generators"):
         torch_names.find("generator", {"g": g, "ema": dict(g)})
     assert torch_names.find("generator", {"step": 3, "nets": {"G": g, "D": {"main.0.weight": 1}}}) == g

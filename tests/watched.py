@@ -3,15 +3,16 @@
 import contextlib
 import encodings.cp437  # noqa: F401  zipfile does, when it meets the first name that is not UTF-8
 import sys
+import threading
 import time
 import tracemalloc
 
 _FORBIDDEN = ("os.", "subprocess.", "socket.", "shutil.", "exec", "compile", "import", "pickle.", "ctypes.", "marshal.")
-_seen = None
+_seen = _thread = None
 
 
 def _hook(event, arguments):
-    if _seen is None:
+    if _seen is None or threading.get_ident() != _thread:  # libraries that other tests used have threads of their own
         return
     writes = event == "open" and not (isinstance(arguments[1], str) and set(arguments[1]) <= set("rb"))
     if writes or event.startswith(_FORBIDDEN):
@@ -24,8 +25,8 @@ sys.addaudithook(_hook)
 @contextlib.contextmanager
 def nothing_done():
     """Fails if Python, in the block, runs or imports code, starts a process, or opens a file for writing."""
-    global _seen
-    _seen = seen = []
+    global _seen, _thread
+    _thread, _seen = threading.get_ident(), (seen := [])
     try:
         yield
     finally:
