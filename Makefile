@@ -1,4 +1,4 @@
-# make demo: train a small pair on the built-in phantom, about ten minutes on two cores with everything installed anew.
+# make demo: train a small pair on the built-in phantom, five to ten minutes on two cores with everything installed anew.
 # make test: the tests, with PyTorch beside them as the reference.
 
 PYTHON ?= python3
