@@ -13,11 +13,11 @@ few samples are drawn, whose background tells.
 
 import pathlib
 import shutil
-import sys
 
 from skullgan_jax import host
 from skullgan_jax.cli import Parser, fail
 from skullgan_jax.errors import InputError
+from skullgan_jax.progress import say
 
 
 def _flags() -> Parser:
@@ -67,7 +67,7 @@ def _run(flags) -> None:
     if flags.model and flags.to and not sources:
         trained = model.load(flags.model)
         written = _writing(output, lambda: released.write(trained, output, flags.to))
-        _say(f"wrote {', '.join(map(str, written))}")
+        say(f"wrote {', '.join(map(str, written))}")
     elif flags.generator and not flags.model and not flags.to:
         converted = released.read(
             generator=flags.generator,
@@ -81,7 +81,7 @@ def _run(flags) -> None:
         _writing(output, lambda: converted.save(output))
         later = "" if flags.standing else "; the first sampling computes its standing statistics (--standing: now)"
         sizes = " ".join(f"{k}={getattr(converted.pair, k)}" for k in ("nc", "nz", "ngf"))
-        _say(f"wrote {output}, {sizes}, {'with' if flags.discriminator else 'without'} a discriminator{later}")
+        say(f"wrote {output}, {sizes}, {'with' if flags.discriminator else 'without'} a discriminator{later}")
     else:
         raise InputError("give --generator and --output, or --model, --to and --output, or --verify; see --help")
 
@@ -105,10 +105,6 @@ def _writing(output: pathlib.Path, write_it):
     except OSError as error:
         shutil.rmtree(output.with_name(output.name + ".tmp"), ignore_errors=True)
         raise InputError(f"--output={output}: cannot be written ({error.strerror or error}); free some space") from None
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

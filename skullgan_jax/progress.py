@@ -1,7 +1,12 @@
-"""One line on stderr about long work: how much is done, how fast, how long it will take."""
+"""What commands tell on stderr, a line at a time: what happened, and of long work how much, how fast and how long."""
 
 import sys
 import time
+
+
+def say(line: str) -> None:
+    """One line on stderr, whatever line breaks a message of somebody else's brings."""
+    print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,6 @@ import functools
 import json
 import pathlib
 import shutil
-import sys
 from concurrent import futures
 
 import jax
@@ -17,6 +16,7 @@ import skullgan_jax
 from skullgan_jax import model, models, state, torch_file, torch_names
 from skullgan_jax.data.calibration import Calibration
 from skullgan_jax.errors import InputError
+from skullgan_jax.progress import say
 from skullgan_jax.state import Pair
 
 HU_MAX = 2734.531494140625  # "max of real skulls", the release's constant
@@ -64,7 +64,7 @@ def read(
         dtypes = sorted({str(a.dtype) for a in state_dict.values() if a.dtype.kind in "fV"})
         sources.append({"network": net, "name": path.name, "sha256": model.sha256(path), "dtype": "/".join(dtypes)})
         if dtypes != ["float32"]:
-            _say(f"{path}: {', '.join(dtypes)} become float32")
+            say(f"{path}: {', '.join(dtypes)} become float32")
         if verbose:
             _print_table(net, path, state_dict, params, stats)
     converted = model.Model(
@@ -85,7 +85,7 @@ def read(
             converted.calibration, why = _scale_of_background(look.result(), converted)
         except InputError as error:
             raise InputError(f"{generator}: {error}") from None
-        _say(f"{generator}: {why}")
+        say(f"{generator}: {why}")
         converted.provenance["hu_scale"] = why
     return converted
 
@@ -214,7 +214,3 @@ def verify(folder: pathlib.Path, sources: dict[str, str]) -> None:
         if found != hashed:
             raise InputError(f"{path}: {what}: sha256 {found}, model.json says {hashed}; convert it again")
         print(f"{path}: ok, sha256 {found}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

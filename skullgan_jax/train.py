@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 import signal
-import sys
 import threading
 import time
 
@@ -16,7 +15,7 @@ import skullgan_jax
 from skullgan_jax import checkpoint, host, metrics, model, models, monitor, pictures, rng, sample, state
 from skullgan_jax.data import batches, num_steps_per_epoch, open_data
 from skullgan_jax.errors import InputError
-from skullgan_jax.progress import Progress
+from skullgan_jax.progress import Progress, say
 from skullgan_jax.step import Recipe, make_train_step
 
 # What may differ when a run is resumed: how long it lasts, what is shown and kept, where its files lie.
@@ -68,7 +67,7 @@ def train(config, workdir: str) -> None:
         donate_argnums=0,
     )
     grid_fn, judge_fn = _grid_and_judge(config, pair, data)
-    _say(
+    say(
         f"{len(data.images)} {data.name} images, calibration {data.calibration.hu_min:g} to "
         f"{data.calibration.hu_max:g} -> [-1, 1]; {len(devices)} x {devices[0].device_kind}, {pair.dtype}; "
         f"{steps_per_epoch} steps per epoch of batch {config.batch_size}, {total} in all"
@@ -124,7 +123,7 @@ def train(config, workdir: str) -> None:
                         save(step, judged=False)
                     checkpoints.wait()
                     watch.flush()
-                    _say(f"stopped by {stop.asked} after step {step}, saved; run the same command again to go on")
+                    say(f"stopped by {stop.asked} after step {step}, saved; run the same command again to go on")
                     return
                 # 3. Next batch.
                 batch = jax.device_put(next(stream), by_image)
@@ -204,7 +203,7 @@ def _initial_state(config, pair, recipe, meta, checkpoints, workdir, sharding):
     if checkpoints.latest is not None:
         step = checkpoints.latest
         _check_same(meta, checkpoints.meta(step), workdir)
-        _say(f"resuming {workdir} at step {step}")
+        say(f"resuming {workdir} at step {step}")
         return checkpoints.restore(step, like), step
     if config.checkpoint:
         if not checkpoint.exists(config.checkpoint):
@@ -212,7 +211,7 @@ def _initial_state(config, pair, recipe, meta, checkpoints, workdir, sharding):
         given = checkpoint.Checkpoints(config.checkpoint, create=False)
         step = given.latest
         _check_same(meta, given.meta(step), config.checkpoint)
-        _say(f"continuing from step {step} of {config.checkpoint}")
+        say(f"continuing from step {step} of {config.checkpoint}")
         restored = given.restore(step, like)
         given.close()
         return restored, step
@@ -228,10 +227,10 @@ def _initial_state(config, pair, recipe, meta, checkpoints, workdir, sharding):
                 f"--config.pretrained={config.pretrained}: another architecture ({_sizes(given.pair)}) than this "
                 f"config's ({_sizes(pair)}); set --config.model to its sizes"
             )
-        _say(f"starting from the weights of {config.pretrained}")
+        say(f"starting from the weights of {config.pretrained}")
         weights = (given.g_params, given.g_stats, given.d_params, given.d_stats)
         return jax.jit(fresh, out_shardings=sharding)(*weights), 0
-    _say("starting from scratch")
+    say("starting from scratch")
     return state.quick_to_compile(lambda: fresh(*pair.init(config.seed)), out_shardings=sharding)(), 0
 
 
@@ -244,7 +243,7 @@ def _compile(step_fn, now, batch_size: int, by_image):
     needed = ""
     if memory is not None:
         needed = f"; {(memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9:.2f} GB a device"
-    _say(f"compiled the step in {time.monotonic() - started:.0f} s{needed}")
+    say(f"compiled the step in {time.monotonic() - started:.0f} s{needed}")
     host.release_memory()
     return compiled
 
@@ -309,7 +308,7 @@ def _finish(config, pair, workdir, data, meta, checkpoints, sharding) -> None:
     trained.g_params = jax.device_put(trained.g_params, sharding)  # where the run's samples had them: compiled already
     trained.compute_standing()
     trained.save(workdir / "model")
-    _say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
+    say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
     if not config.final_slices:
         return
     progress = Progress("sampled", config.final_slices, "slices")
@@ -333,7 +332,7 @@ def _finish(config, pair, workdir, data, meta, checkpoints, sharding) -> None:
     }
     sample.save_slices(workdir / "slices.npy", hu, about)
     pictures.grid(workdir / "slices.png", hu[:GRID], data.calibration, title=f"first {GRID} of {len(hu)} samples")
-    _say(f"wrote {workdir / 'slices.npy'}; look at {workdir / 'slices.png'}, progress.png and curves.png beside it")
+    say(f"wrote {workdir / 'slices.npy'}; look at {workdir / 'slices.png'}, progress.png and curves.png beside it")
 
 
 class _Stop:
@@ -357,7 +356,3 @@ class _Stop:
     def __exit__(self, *_):
         for number, handler in self._old.items():
             signal.signal(number, handler)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -1,13 +1,15 @@
 """What reading a user's file must not do: run, write, or take more time and memory than the file is worth."""
 
 import contextlib
-import encodings.cp437  # noqa: F401  zipfile does, when it meets the first name that is not UTF-8
+import importlib
 import sys
 import threading
 import time
 import tracemalloc
 
 _FORBIDDEN = ("os.", "subprocess.", "socket.", "shutil.", "exec", "compile", "import", "pickle.", "ctypes.", "marshal.")
+importlib.import_module("encodings.cp437")  # zipfile does, when it meets the first name that is not UTF-8
+
 _seen = _thread = None
 
 

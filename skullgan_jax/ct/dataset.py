@@ -10,20 +10,15 @@ import os
 import pathlib
 import secrets
 import shutil
-import sys
 from concurrent import futures
 
 import numpy as np
 
 from skullgan_jax.ct import cut, dicom, scans
 from skullgan_jax.errors import InputError
-from skullgan_jax.progress import Progress
+from skullgan_jax.progress import Progress, say
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
-
-
-def _say(line: str) -> None:
-    print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
 def _files(inputs, complain) -> list[tuple[pathlib.Path, pathlib.Path]]:
@@ -150,7 +145,7 @@ def prepare(*, inputs, output, limits, spacing, by_folder, salt_file, held_out, 
 
     def complain(line: str) -> None:
         lines.append(line)
-        _say(f"left out: {line}")
+        say(f"left out: {line}")
 
     work, ignored = find(inputs, spacing=spacing, by_folder=by_folder, complain=complain)
     if not work:
@@ -196,10 +191,10 @@ def prepare(*, inputs, output, limits, spacing, by_folder, salt_file, held_out, 
         },
     )
     subjects = len({t["subject"] for t in scans_table.values()})
-    _say(f"{reasons['accepted']} segments of {len(segments)} scans, {subjects} subjects: {output}")
-    _say(f"slices: {_counts(fates)}; windows: {_counts(reasons)}; left out: {len(lines)}")
+    say(f"{reasons['accepted']} segments of {len(segments)} scans, {subjects} subjects: {output}")
+    say(f"slices: {_counts(fates)}; windows: {_counts(reasons)}; left out: {len(lines)}")
     if subjects < 2:
-        _say("only one subject: nothing is held out, and a network will learn one skull")
+        say("only one subject: nothing is held out, and a network will learn one skull")
     return len(lines)
 
 
