@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from scipy import ndimage
 
-from skullgan_jax.ct.scans import Scan
+from skullgan_jax.ct.scans import AIR, Scan
 
 SIZE, APEX_ROW = 128, 10
 _RAYS = 720
@@ -135,20 +135,26 @@ def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | 
 def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> np.ndarray:
     """(720,) mm to the outermost crossing of the threshold; over an opening, the radius of the closed ring."""
     angle = np.arange(_RAYS) * (2 * np.pi / _RAYS)
+    way = np.stack([np.sin(angle), np.cos(angle)]) / pixel_mm[:, None]  # (2, 720) pixels per mm
+    start = centre[::-1] / pixel_mm
+
+    def along(r):
+        return start[:, None, None] + way[:, :, None] * r
+
     step = float(pixel_mm.min()) / 2
-    r = np.arange(0, np.hypot(*(hu.shape * pixel_mm)) / 1.4, step)
-    at = [
-        (centre[1] + np.outer(np.sin(angle), r)) / pixel_mm[0],
-        (centre[0] + np.outer(np.cos(angle), r)) / pixel_mm[1],
-    ]
+    r = np.arange(0, np.hypot(*(hu.shape * pixel_mm)) / 1.4, 2 * step)
+    at = np.rint(along(r)).astype(int)
+    within = ((at >= 0) & (at < np.reshape(hu.shape, (2, 1, 1)))).all(0)
+    closed = within & inside[*np.where(within, at, 0)]
+    rim = r[len(r) - 1 - np.argmax(closed[:, ::-1], 1)]
+    # The rest of the ray cannot hold the crossing: the closed ring holds the ring.
+    r = rim[:, None] + np.arange(-_CLOSE_MM - 2 * step, 2 * _COARSE_MM + 2 * step, step)
     near = ndimage.binary_dilation(ring, iterations=1)
-    values = ndimage.map_coordinates(np.where(near, hu, -1024), at, order=1, cval=-1024)
-    closed = ndimage.map_coordinates(inside.astype(np.uint8), at, order=0)
-    rim = r[len(r) - 1 - np.argmax(closed[:, ::-1] > 0, 1)]
-    last = len(r) - 2 - np.argmax((values[:, :-1] > threshold)[:, ::-1], 1)
+    values = ndimage.map_coordinates(np.where(near, hu, -1024), along(r), order=1, cval=-1024)
+    last = r.shape[1] - 2 - np.argmax((values[:, :-1] > threshold)[:, ::-1], 1)
     rows = np.arange(_RAYS)
     a, b = values[rows, last], values[rows, last + 1]
-    edge = r[last] + step * (a - threshold) / np.maximum(a - b, 1e-3)
+    edge = r[rows, last] + step * (a - threshold) / np.maximum(a - b, 1e-3)
     return np.where((a > threshold) & (edge > rim - _CLOSE_MM), edge, rim)
 
 
@@ -202,34 +208,58 @@ def cut(scan: Scan, limits: Limits):
 
 def _cut_slice(hu, ring: Ring, normals, pixel_mm, limits: Limits):
     """The windows of a slice: (angles, 128, 128) int16, and what is known of each."""
-    source = hu
+    points = ring.points()
+    centres = [round(a * _RAYS / limits.angles) for a in range(limits.angles)]
+    places = [_place(points, c, limits.pixel_mm) for c in centres]
+    known = [{"angle": 360.0 * c / _RAYS, "region": _region(2 * np.pi * c / _RAYS)} for c in centres]
+    windows = np.zeros((len(centres), SIZE, SIZE), np.int16)
+    for about in known:
+        about["reason"] = "the ring is too small for the window"
+    fits = [i for i, (at, _, _) in enumerate(places) if at is not None]
+    if not fits:
+        return windows, known
+    at = np.stack([places[i][0] for i in fits], 1)[::-1] / pixel_mm[:, None, None, None]  # (2, windows, 128, 128)
+    values, mask = _sample(hu, ring.skull, at, pixel_mm, limits)
+    windows[fits] = np.where(mask, np.rint(values), 0)
+    measured = _measure(values, windows[fits], mask, [places[i][1:] for i in fits], normals, limits)
+    for k, i in enumerate(fits):
+        known[i] |= {name: float(numbers[k]) for name, numbers in measured.items()}
+        known[i]["reason"] = _judge(mask[k], known[i], limits)
+    return windows, known
+
+
+def _sample(hu, skull, at, pixel_mm, limits: Limits):
+    """HU near the skull (-1024 elsewhere) and the mask of the skull, (windows, 128, 128), at rows and columns `at`."""
     blur = np.sqrt(np.maximum((limits.pixel_mm / pixel_mm) ** 2 - 1, 0)) / 2.355
     if blur.max() > 0.2:  # the source is finer
-        source = ndimage.gaussian_filter(hu, blur)
-    points = ring.points()
-    skull = ring.skull.astype(np.float32)
-    near = ndimage.binary_dilation(ring.skull)
-    windows, known = [], []
-    for a in range(limits.angles):
-        centre = round(a * _RAYS / limits.angles)
-        at, arc, down = _place(points, centre, limits.pixel_mm)
-        about = {"angle": 360.0 * centre / _RAYS, "region": _region(2 * np.pi * centre / _RAYS)}
-        if at is None:
-            windows.append(np.zeros((SIZE, SIZE), np.int16))
-            known.append({**about, "reason": "the ring is too small for the window"})
-            continue
-        where = [at[1] / pixel_mm[0], at[0] / pixel_mm[1]]
-        values = ndimage.map_coordinates(source, where, order=1, cval=-1024)
-        bone = (values > limits.threshold) & (ndimage.map_coordinates(near, where, order=0))
-        mask = bone | (ndimage.map_coordinates(skull, where, order=1) > 0.5)
-        labels, count = ndimage.label(mask, np.ones((3, 3)))
-        if count > 1:  # the other side of a small ring, calcifications
-            mask = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-        out = np.where(mask, np.rint(values), 0).astype(np.int16)
-        windows.append(out)
-        known.append({**about, **_measure(values, out, mask, normals[arc], down, limits)})
-        known[-1]["reason"] = _judge(mask, known[-1], limits)
-    return np.stack(windows), known
+        hu = ndimage.gaussian_filter(hu, blur)
+    touching = ndimage.binary_dilation(skull)
+    nearest = np.rint(at).astype(np.intp)
+    within = ((nearest >= 0) & (nearest < np.reshape(hu.shape, (2, 1, 1, 1)))).all(0)
+    nearest = np.where(within, nearest, 0)
+    # Most of a window is far from the skull: nothing is interpolated there.
+    near = within & ndimage.binary_dilation(touching, iterations=3)[*nearest]
+    values = np.full(near.shape, AIR, np.float32)
+    values[near] = ndimage.map_coordinates(hu, at[:, near], order=1, cval=AIR)
+    mask = (values > limits.threshold) & within & touching[*nearest]
+    mask[near] |= ndimage.map_coordinates(skull.astype(np.float32), at[:, near], order=1) > 0.5
+    return values, _largest(mask)
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    """The largest component of each mask: not the other side of a small ring, nor calcifications."""
+    plane = np.zeros((3, 3, 3))
+    plane[1] = 1
+    labels, count = ndimage.label(mask, plane)
+    if not count:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    window = np.zeros(count + 1, int)
+    window[labels[mask]] = np.nonzero(mask)[0]
+    best = np.zeros(len(mask), int)
+    for label in np.argsort(sizes[1:], kind="stable") + 1:
+        best[window[label]] = label
+    return mask & (labels == best[:, None, None])
 
 
 def _place(points, centre: int, pixel_mm: float):
@@ -261,45 +291,57 @@ def _region(angle: float) -> str:
 
 
 def _half_maximum(values, mask) -> np.ndarray:
-    """(128,) rows from where a column reaches half of its table's peak, to where it falls below half of the other's.
+    """(N, 128) rows from where a column reaches half of its table's peak, to where it falls below half of the other's.
 
     Sub-pixel full width at half maximum: where the true edge is whatever the sharpness of the kernel, as long as a
     table is thicker than the point-spread function. The threshold itself would lie outside the bone.
     """
-    rows, columns = np.arange(SIZE)[:, None], np.arange(SIZE)
     edges = []
-    for turned, inside in ((values, mask), (values[::-1], mask[::-1])):
-        first = np.argmax(inside, 0)
-        peak = np.max(np.where((rows >= first) & (rows < first + 5), turned, 0), 0)
-        at = np.argmax((rows >= first) & (turned >= peak / 2), 0)
-        here, before = turned[at, columns], np.maximum(turned[at - 1, columns], 0)
-        edges.append(at - np.clip((here - peak / 2) / np.maximum(here - before, 1), 0, 1))
-    return np.where(mask.any(0), SIZE - 1 - edges[1] - edges[0], 0)
+    for turned, inside in ((values, mask), (values[:, ::-1], mask[:, ::-1])):
+        first = np.argmax(inside, 1)[:, None]
+        table = np.take_along_axis(turned, np.minimum(first + np.arange(5)[:, None], SIZE - 1), 1)
+        half = table.max(1, keepdims=True) / 2
+        at = np.maximum(first, np.argmax((turned >= half) & (np.arange(SIZE)[:, None] >= first), 1)[:, None])
+        here = np.take_along_axis(turned, at, 1)
+        before = np.maximum(np.take_along_axis(turned, np.maximum(at - 1, 0), 1), 0)
+        edges.append((at - np.clip((here - half) / np.maximum(here - before, 1), 0, 1))[:, 0])
+    return np.where(mask.any(1), SIZE - 1 - edges[1] - edges[0], 0)
 
 
-def _measure(values, out, mask, normals, down, limits: Limits) -> dict:
-    """Thickness along columns and normals (mm), lean (degrees), SDR, mean HU of a window."""
-    columns = mask.any(0)
-    first, last = np.argmax(mask, 0), SIZE - 1 - np.argmax(mask[::-1], 0)
+def _measure(values, out, mask, arcs, normals, limits: Limits) -> dict[str, np.ndarray]:
+    """Thickness along columns and normals (mm), lean (degrees), SDR, mean and greatest HU of N windows, (N,) each."""
     column_mm = _half_maximum(values, mask) * limits.pixel_mm
-    # A column meets the surface at an angle: what it crosses is longer than the bone is thick.
-    cosine = np.abs(normals[:, :2] @ down)
-    cosine = np.interp(np.linspace(0, 1, SIZE), np.linspace(0, 1, len(cosine)), cosine)
-    ratios = []
-    for c in range(0, SIZE, max(1, round(1.8 / limits.pixel_mm))):
-        ray = out[first[c] : last[c] + 1, c].astype(np.float32)
-        if columns[c] and len(ray) >= 3:
-            n = len(ray) // 4
-            ratios.append(ray[n : len(ray) - n].min() / max(ray.max(), 1))
+    cosine = np.empty_like(column_mm)
+    lean = np.empty(len(out))
+    for i, (arc, down) in enumerate(arcs):
+        # A column meets the surface at an angle: what it crosses is longer than the bone is thick.
+        across = np.abs(normals[arc, :2] @ down)
+        cosine[i] = np.interp(np.linspace(0, 1, SIZE), np.linspace(0, 1, len(across)), across)
+        lean[i] = np.degrees(np.arcsin(np.clip(np.abs(normals[arc, 2]), 0, 1))).mean()
+    count = np.maximum(mask.sum((1, 2)), 1)
     return {
-        "column_mm": float(column_mm.mean()),
-        "thickest_mm": float(column_mm.max()),
-        "thickness_mm": float((column_mm * cosine).mean()),
-        "lean_degrees": float(np.degrees(np.arcsin(np.clip(np.abs(normals[:, 2]), 0, 1))).mean()),
-        "sdr": float(np.mean(ratios)) if ratios else 0.0,
-        "mean_hu": float(out[mask].mean()) if mask.any() else 0.0,
-        "max_hu": float(out.max()),
+        "column_mm": column_mm.mean(1),
+        "thickest_mm": column_mm.max(1),
+        "thickness_mm": (column_mm * cosine).mean(1),
+        "lean_degrees": lean,
+        "sdr": _density_ratio(out, mask, limits.pixel_mm),
+        "mean_hu": out.sum((1, 2)) / count,
+        "max_hu": out.max((1, 2)),
     }
+
+
+def _density_ratio(out, mask, pixel_mm: float) -> np.ndarray:
+    """(N,) SDR `central`: least of a ray's central half / its greatest, mean over rays 1.8 mm apart."""
+    rays = slice(None, None, max(1, round(1.8 / pixel_mm)))
+    out, mask = out[..., rays], mask[..., rays]
+    first, last = np.argmax(mask, 1)[:, None], SIZE - 1 - np.argmax(mask[:, ::-1], 1)[:, None]
+    length = last - first + 1
+    quarter, rows = length // 4, np.arange(SIZE)[:, None]
+    central = (rows >= first + quarter) & (rows <= last - quarter)
+    least = np.where(central, out, np.iinfo(np.int16).max).min(1)
+    greatest = np.where((rows >= first) & (rows <= last), out, 0).max(1)
+    ok = mask.any(1) & (length[:, 0] >= 3)
+    return np.where(ok, least / np.maximum(greatest, 1), 0).sum(1) / np.maximum(ok.sum(1), 1)
 
 
 def _judge(mask, about: dict, limits: Limits) -> str:
