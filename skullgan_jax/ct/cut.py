@@ -17,6 +17,7 @@ _RAYS = 720
 _CLOSE_MM = 5.0  # thin sites and sutures that are open
 _COARSE_MM = 1.0  # the grid on which rings are closed
 _NEAR_MM = 4.0  # how far up and down a slice's surface is followed
+_DEEP_MM = 22.0, 35.0  # bone this deep is skull base or face; what is deeper may be calcified plexus or pineal gland
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +55,14 @@ class Ring:
       centre: (2,) x, y.
       radius: (720,) of the outer surface at evenly spaced angles, from +x towards +y.
       skull: (rows, columns) bool, bone and the marrow in it, nothing else of the slice.
+      base: (720,) bool, where a ray meets bone of the skull base or the face.
       problem: why nothing is cut here, or "".
     """
 
     centre: np.ndarray
     radius: np.ndarray
     skull: np.ndarray
+    base: np.ndarray
     problem: str
 
     def points(self) -> np.ndarray:
@@ -119,17 +122,21 @@ def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | 
     areas[0] = np.inf
     skull = ring | (areas < 1000)[holes]
     depth = ndimage.distance_transform_edt(np.pad(best, 1))[1:-1, 1:-1] * coarse_mm
-    deep = np.repeat(np.repeat(depth > 22, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
+    depth = np.repeat(np.repeat(depth, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
+    deep = depth > _DEEP_MM[0]
     problem = ""
     if best_area < 5000:
         problem = "enclosed area below 50 cm2"
     elif ring.sum() * pixel_mm.prod() / best_area > 0.45:
         problem = "skull base or vertex (too much bone)"
-    elif (ring & deep).sum() > 0.01 * max(deep.sum(), 1):
+    elif (ring & deep).sum() > 0.02 * max(deep.sum(), 1):
         problem = "skull base or face (bone inside)"
     y, x = np.nonzero(inside)
     centre = np.array([x.mean(), y.mean()]) * pixel_mm[::-1]
-    return Ring(centre, _radius(hu, inside, ring, centre, pixel_mm, threshold), skull, problem)
+    y, x = np.nonzero(ring & deep & (depth < _DEEP_MM[1]))
+    angle = np.arctan2(y * pixel_mm[0] - centre[1], x * pixel_mm[1] - centre[0])
+    base = np.bincount(np.rint(angle * _RAYS / (2 * np.pi)).astype(int) % _RAYS, minlength=_RAYS) > 0
+    return Ring(centre, _radius(hu, inside, ring, centre, pixel_mm, threshold), skull, base, problem)
 
 
 def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> np.ndarray:
@@ -224,7 +231,8 @@ def _cut_slice(hu, ring: Ring, normals, pixel_mm, limits: Limits):
     measured = _measure(values, windows[fits], mask, [places[i][1:] for i in fits], normals, limits)
     for k, i in enumerate(fits):
         known[i] |= {name: float(numbers[k]) for name, numbers in measured.items()}
-        known[i]["reason"] = _judge(mask[k], known[i], limits)
+        base = ring.base[places[i][1]].any()
+        known[i]["reason"] = "skull base or face (bone inside)" if base else _judge(mask[k], known[i], limits)
     return windows, known
 
 
