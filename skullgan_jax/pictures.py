@@ -18,7 +18,7 @@ def _save(figure, path) -> None:
     os.replace(beside, path)
 
 
-def _sheet(hu, columns: int):
+def sheet(hu, columns: int):
     """(N, H, W) -> one image, rows of `columns` with a gap of two pixels."""
     n, h, w = hu.shape
     rows = -(-n // columns)
@@ -35,11 +35,11 @@ def _units(calibration) -> str:
 
 def grid(path, hu, calibration, *, title: str, columns: int = 4) -> None:
     """Slices (N, 128, 128) in HU as a contact sheet with a colour bar; values below 0 HU show as black."""
-    sheet = _sheet(np.asarray(hu, np.float32), columns)
-    height = 7.0 * sheet.shape[0] / sheet.shape[1] + 0.5
+    page = sheet(np.asarray(hu, np.float32), columns)
+    height = 7.0 * page.shape[0] / page.shape[1] + 0.5
     figure, axes = plt.subplots(figsize=(8, height), layout="constrained")
     colours = plt.get_cmap("gray").with_extremes(bad="white")
-    drawn = axes.imshow(sheet, cmap=colours, vmin=max(0, calibration.hu_min), vmax=calibration.hu_max)
+    drawn = axes.imshow(page, cmap=colours, vmin=max(0, calibration.hu_min), vmax=calibration.hu_max)
     axes.set_axis_off()
     axes.set_title(title, fontsize=10)
     figure.colorbar(drawn, ax=axes, label=_units(calibration), fraction=0.03, pad=0.01)

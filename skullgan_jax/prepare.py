@@ -2,12 +2,16 @@
 
 A folder of DICOM series (nested, mixed), NIfTI files and .npy volumes in HU:
 
-  python -m skullgan_jax.prepare --input=hospital/ --input=more/head.nii.gz --output=data/skulls --format=npy
+  python -m skullgan_jax.prepare --input=hospital/ --input=more/head.nii.gz --output=data/skulls
 
-writes data/skulls/train.npy, held_out.npy (each (N, 128, 128) int16 HU), segments.json with what is known of each, and
-summary.json. Subjects are split, never segments. What identifies a subject is stored as a hash, whose salt is made at
-the first use and lies beside the output: keep it, and keep it to yourself. A scan that cannot be used is told in one
-line, the others are cut; exit 1 says that there was one, exit 2 that nothing could be done.
+writes a tensorflow-datasets directory, data/skulls, that training reads by --config.data.path=data/skulls, and in it
+report.html: look at it first. With --format=npy it holds train.npy and held_out.npy instead, each (N, 128, 128) int16
+HU. The output may be a bucket, gs://bucket/skulls. Subjects are split, never segments. What identifies a subject is
+stored as a hash, whose salt is made at the first use and lies beside the output: keep it, and keep it to yourself.
+
+The same command with more scans adds them; interrupted, it goes on where it was: what is cut is kept in
+data/skulls.pieces. A scan that cannot be used is told in one line, the others are cut; exit 1 says that there was one,
+exit 2 that nothing could be done.
 """
 
 import pathlib
@@ -22,8 +26,8 @@ REGIONS = ("frontal", "side", "occipital")
 def _flags() -> Parser:
     parser = Parser(__doc__, prog="python -m skullgan_jax.prepare")
     parser.add_argument("--input", action="append", required=True, metavar="PATH", help="folder or file; may repeat")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to make")
-    parser.add_argument("--format", choices=["npy"], default="npy", help="of the output (default %(default)s)")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to make or add to, or gs://")
+    parser.add_argument("--format", choices=["tfds", "npy"], default="tfds", help="of the output (default %(default)s)")
     parser.add_argument(
         "--spacing", metavar="Z,Y,X", help="mm from slice to slice, row to row, column to column of .npy"
     )
@@ -34,6 +38,8 @@ def _flags() -> Parser:
     parser.add_argument("--slice_mm", type=float, default=1.0, help="least distance of slices (default %(default)s)")
     parser.add_argument("--threshold", type=float, default=300.0, help="HU of bone (default %(default)s)")
     parser.add_argument("--thickness", default="2,15", metavar="MM,MM", help="mean accepted (default %(default)s)")
+    parser.add_argument("--thickest_mm", type=float, default=25.0, help="of any column (default %(default)s)")
+    parser.add_argument("--max_hu", type=float, default=3000.0, help="metal is above (default %(default)s)")
     parser.add_argument("--lean", type=float, default=30.0, help="degrees out of the plane (default %(default)s)")
     parser.add_argument("--region", default=",".join(REGIONS), help="wanted (default %(default)s)")
     parser.add_argument("--held_out", type=float, default=0.1, help="part of the subjects (default %(default)s)")
@@ -49,6 +55,8 @@ def run(argv: list[str] | None = None) -> None:
         left_out = _run(flags)
     except InputError as error:
         fail(error)
+    except KeyboardInterrupt:
+        fail("interrupted; give the same command again, and it goes on where it was")
     sys.exit(1 if left_out else 0)
 
 
@@ -58,30 +66,30 @@ def _run(flags) -> int:
     regions = tuple(flags.region.split(","))
     if not set(regions) <= set(REGIONS):
         raise InputError(f"--region={flags.region}: give some of {','.join(REGIONS)}")
-    for name in ("pixel_mm", "angles", "jobs"):
+    for name in ("pixel_mm", "angles", "slice_mm", "thickest_mm", "jobs"):
         if not getattr(flags, name) > 0:
             raise InputError(f"--{name}={getattr(flags, name)}: give a number above 0")
     if not 0 <= flags.held_out < 1:
         raise InputError(f"--held_out={flags.held_out}: give a part from 0 to below 1")
-    output = pathlib.Path(flags.output)
-    if output.exists():
-        raise InputError(f"--output={output}: is there already; give another folder or remove it")
     limits = cut.Limits(
         pixel_mm=flags.pixel_mm,
         angles=flags.angles,
         slice_mm=flags.slice_mm,
         threshold=flags.threshold,
         thickness_mm=_numbers("thickness", flags.thickness, 2),
+        thickest_mm=flags.thickest_mm,
         lean_degrees=flags.lean,
+        max_hu=flags.max_hu,
         regions=regions,
     )
     return dataset.prepare(
         inputs=[pathlib.Path(p) for p in flags.input],
-        output=output,
+        output=flags.output.rstrip("/"),
+        format=flags.format,
         limits=limits,
         spacing=_numbers("spacing", flags.spacing, 3) if flags.spacing else None,
         by_folder=flags.subject_by == "folder",
-        salt_file=pathlib.Path(flags.salt) if flags.salt else output.with_name(output.name + ".salt"),
+        salt_file=pathlib.Path(flags.salt) if flags.salt else None,
         held_out=flags.held_out,
         seed=flags.seed,
         jobs=flags.jobs,

@@ -16,7 +16,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Call it with the number done. On a terminal the line is rewritten, elsewhere only the last is printed.
+    """Call it with the number done. On a terminal the line is rewritten, elsewhere there is one each half minute.
 
     Args:
       what: begins the line, e.g. "sampled".
@@ -26,13 +26,15 @@ class Progress:
 
     def __init__(self, what: str, total: int, unit: str):
         self.what, self.total, self.unit, self.started = what, total, unit, time.monotonic()
+        self.shown = self.started
 
     def __call__(self, done: int) -> None:
-        last = done >= self.total
-        if not (last or sys.stderr.isatty()):
+        last, terminal, now = done >= self.total, sys.stderr.isatty(), time.monotonic()
+        if not last and now - self.shown < (0.2 if terminal else 30):
             return
-        seconds = max(time.monotonic() - self.started, 1e-9)
+        self.shown, seconds = now, max(now - self.started, 1e-9)
         rate = done / seconds
-        rest = f"in {duration(seconds)}" if last else f"ETA {duration((self.total - done) / rate)} "
+        rest = f"in {duration(seconds)}" if last else f"ETA {duration((self.total - done) / rate)}"
         line = f"{self.what} {done}/{self.total}, {rate:.1f} {self.unit}/s, {rest}"
-        print(line, end="\n" if last else "\r", file=sys.stderr, flush=True)
+        end = "\n" if last or not terminal else " \r"  # the space wipes what a longer line left
+        print(line, end=end, file=sys.stderr, flush=True)

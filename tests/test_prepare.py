@@ -1,13 +1,21 @@
 """The command on folders as hospitals export them."""
 
 import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from skullgan_jax import prepare
-from skullgan_jax.data import open_data
+from skullgan_jax.data import open_data, prepared
+from skullgan_jax.data.pipeline import import_tensorflow
+from tests import browser
 from tests.ct import heads
 
 
@@ -18,16 +26,34 @@ def command(capfd, *flags):
     return ended.value.code, capfd.readouterr().err.splitlines()
 
 
-def test_from_a_hospital_folder_with_much_that_is_wrong(tmp_path, capfd):
+def config(path):
+    return SimpleNamespace(name="skull", path=str(path), pixel_mm=1, num=0)
+
+
+@pytest.fixture(scope="module")
+def volume():
+    return heads.head(shape=(4, 400, 400))
+
+
+@pytest.fixture
+def two_heads(tmp_path, volume):
+    for name in ("one", "two"):
+        heads.write_dicom(tmp_path / "in" / name, volume, patient=name)
+    return tmp_path / "in"
+
+
+def test_from_a_hospital_folder_with_much_that_is_wrong(tmp_path, capfd, volume):
     source, output = tmp_path / "SECRETNAME", tmp_path / "skulls"
-    volume = heads.head(shape=(5, 400, 400))
-    for name in ("one", "deep/er/two"):
-        heads.write_dicom(source / name, volume, patient=f"SECRETNAME{name[:3]}")
+    for name, kernel in (("one", "H60"), ("deep/er/two", "H30")):
+        heads.write_dicom(source / name, volume, patient=f"SECRETNAME{name[:3]}", ConvolutionKernel=kernel)
     heads.write_dicom(source / "scout", volume[:1], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     heads.write_dicom(source / "mr", volume[:1], Modality="MR")
     heads.write_dicom(source / "nowhere", volume[:1], ImagePositionPatient=None)
     heads.write_dicom(source / "single", volume[:1])
     heads.write_dicom(source / "raw", volume[:1], RescaleSlope=None)
+    heads.write_dicom(source / "windowed", volume[:1], BitsStored=8)
+    heads.write_dicom(source / "colour", volume[:1], SamplesPerPixel=3)
+    heads.write_dicom(source / "frames", volume[:1], NumberOfFrames=2)
     heads.write_dicom(source / "water", np.clip(volume, -1000, 40))
     heads.write_dicom(source / "short", volume[:4], PixelData=b"12")
     (source / "junk.dcm").write_bytes(b"no")
@@ -36,20 +62,166 @@ def test_from_a_hospital_folder_with_much_that_is_wrong(tmp_path, capfd):
     status, lines = command(capfd, f"--input={source}", f"--output={output}", "--held_out=0.5")
     assert status == 1
     problems = [line for line in lines if line.startswith("left out: ")]
-    for wanted in ("MR instead", "ImagePositionPatient", "1 slice,", "rescale slope", "no vault", "truncated"):
+    for wanted in (
+        *("MR instead", "ImagePositionPatient", "1 slice,", "rescale slope", "no vault", "truncated", "8 bits"),
+        *("junk.dcm: not DICOM", "archive", "colour: 1 file: colour or multi-frame", "frames: 1 file: colour or"),
+    ):
         assert sum(wanted in line for line in problems) == 1, wanted
-    assert any("junk.dcm: not DICOM" in line for line in problems)
-    assert any("archive" in line for line in problems)
-    assert len(problems) == 8
+    assert len(problems) == 11
+
     summary = json.loads((output / "summary.json").read_text())
     assert len({scan["subject"] for scan in summary["scans"].values()}) == 2
-    everything = b"".join(p.read_bytes() for p in output.rglob("*") if p.is_file())
-    for secret in (b"SECRETNAME", b"19700102", str(tmp_path).encode()):
-        assert secret not in everything
-    config = SimpleNamespace(name="skull", path=str(output), pixel_mm=1, num=0)
-    train, held_out = open_data(config, 0), open_data(config, 0, "held_out")
+    assert (summary["left_out"], summary["ignored_files"]) == (11, {"localisers": 1, "notes and others": 1})
+    for wanted in (
+        "fewer than 20 subjects",
+        "mixed reconstruction kernels (H",
+        "near duplicates (100% of the segments, in",
+    ):
+        assert sum(wanted in line for line in summary["warnings"]) == 1, wanted
+    written = [p for p in tmp_path.rglob("*") if p.is_file() and source not in p.parents]
+    everything = b"".join(p.read_bytes() for p in written) + "".join(map(str, written)).encode()
+    for secret in (b"SECRETNAME", b"19700102", b"deep"):
+        assert secret not in everything.replace(str(tmp_path).encode(), b"")
+    assert str(tmp_path).encode() not in b"".join(p.read_bytes() for p in written)
+
+    train, held_out = open_data(config(output), 0), open_data(config(output), 0, "held_out")
     assert train.pixel_mm == 0.46875
     assert len(train.images) == len(held_out.images) > 100
+
+
+def test_training_and_others_read_the_same(tmp_path, capfd, two_heads):
+    import tensorflow_datasets as tfds
+
+    for form in ("tfds", "npy"):
+        flags = f"--input={two_heads}", f"--output={tmp_path / form}", f"--format={form}", f"--salt={tmp_path / 'salt'}"
+        assert command(capfd, *flags)[0] == 0
+    for split in ("train", "held_out"):
+        images, rows = prepared.read(tmp_path / "npy", split)
+        assert images.dtype == np.int16
+        assert len(images) == len(rows) > 100
+        assert len({row["subject"] for row in rows}) == 1
+        again, same = prepared.read(tmp_path / "tfds", split)
+        np.testing.assert_array_equal(again, images)
+        assert same == rows
+        segments = list(tfds.builder_from_directory(tmp_path / "tfds").as_dataset(split=split).as_numpy_iterator())
+        by_place = {(s["scan"].decode(), s["slice"], round(float(s["angle"]))): s for s in segments}
+        for image, row in zip(images, rows, strict=True):
+            segment = by_place[row["scan"], row["slice"], round(row["angle"])]
+            np.testing.assert_array_equal(segment["image"], image)
+            assert segment["thickness_mm"] == np.float32(row["thickness_mm"])
+    assert (tmp_path / "tfds" / "skullgan_jax_cache").is_dir()
+    assert open_data(config(tmp_path / "tfds"), 0).fingerprint == open_data(config(tmp_path / "npy"), 0).fingerprint
+
+
+def test_more_scans_are_added_without_cutting_the_old_again(tmp_path, capfd, two_heads, volume):
+    output = tmp_path / "skulls"
+    flags = f"--input={two_heads}", f"--output={output}", "--format=npy"
+    command(capfd, *flags)
+    before = {split: prepared.read(output, split) for split in ("train", "held_out")}
+    subjects = {split: {row["subject"] for row in rows} for split, (_, rows) in before.items()}
+    pieces = {p: p.stat().st_mtime_ns for p in pathlib.Path(f"{output}.pieces").rglob("*.npz")}
+    (output / "notes.txt").write_text("mine")
+    heads.write_dicom(two_heads / "three", volume[:, ::-1], patient="three")
+    status, lines = command(capfd, *flags)
+    assert (status, lines[1]) == (0, "cut before: 2 of 3 scans")
+    assert all(p.stat().st_mtime_ns == t for p, t in pieces.items())
+    for split, (images, rows) in before.items():
+        now_images, now_rows = prepared.read(output, split)
+        place = {(r["scan"], r["slice"], r["angle"]): i for i, r in enumerate(now_rows)}
+        np.testing.assert_array_equal(now_images[[place[r["scan"], r["slice"], r["angle"]] for r in rows]], images)
+        assert subjects[split] <= {r["subject"] for r in now_rows}
+    assert json.loads((output / "summary.json").read_text())["version"] == "1.1.0"
+    assert (output / "notes.txt").read_text() == "mine"
+    # The folder itself as the only input of a part of the scans: all stay.
+    command(capfd, f"--input={two_heads / 'one'}", *flags[1:])
+    assert len(json.loads((output / "summary.json").read_text())["scans"]) == 3
+    # Without what was cut, nothing may be lost in silence.
+    for piece in pieces:
+        piece.unlink()
+    status, lines = command(capfd, f"--input={two_heads / 'three'}", *flags[1:])
+    assert (status, "2 of its scans are neither in --input nor in" in lines[-1]) == (2, True)
+    assert len(prepared.read(output, "train")[0]) > 100
+
+
+def test_a_scan_that_changed_is_cut_again(tmp_path, capfd, two_heads, volume):
+    output = tmp_path / "skulls"
+    flags = f"--input={two_heads}", f"--output={output}", "--format=npy"
+    heads.write_dicom(two_heads / "one", volume[:3], patient="one")
+    (two_heads / "one" / "004.dcm").unlink()
+    command(capfd, *flags)
+    fewer = sum(len(prepared.read(output, s)[0]) for s in ("train", "held_out"))
+    heads.write_dicom(two_heads / "one", volume, patient="one")
+    command(capfd, *flags)
+    assert sum(len(prepared.read(output, s)[0]) for s in ("train", "held_out")) > fewer
+    assert len(list(pathlib.Path(f"{output}.pieces").rglob("*.npz"))) == 2
+
+
+def test_killed_it_goes_on_and_ends_the_same(tmp_path, capfd, two_heads, volume):
+    for i in range(3):
+        heads.write_dicom(two_heads / f"more{i}", volume, patient=f"more{i}")
+    flags = f"--input={two_heads}", "--format=npy", f"--salt={tmp_path / 'salt'}", "--jobs=1"
+    command(capfd, *flags, f"--output={tmp_path / 'whole'}")
+    output = tmp_path / "killed"
+    arguments = [sys.executable, "-m", "skullgan_jax.prepare", *flags, f"--output={output}"]
+    killed = subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(pathlib.Path(f"{output}.pieces").rglob("*.npz")):
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not output.exists()
+    cut = len(list(pathlib.Path(f"{output}.pieces").rglob("*.npz")))
+    assert 0 < cut < 5
+    status, lines = command(capfd, *flags, f"--output={output}")
+    assert (status, lines[1]) == (0, f"cut before: {cut} of 5 scans")
+    for name in ("train.npy", "held_out.npy", "segments.json", "report.html"):
+        assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_bucket(tmp_path, capfd, two_heads, monkeypatch):
+    """ram:// is TensorFlow's file system in memory: no path of this machine, like gs://."""
+    from etils.epath import backend, gpath, register
+
+    tf = import_tensorflow()
+
+    for name, value in (("_URI_SCHEMES", {"ram"}), ("_URI_PREFIXES", ("ram://",))):
+        monkeypatch.setattr(gpath, name, type(getattr(gpath, name))([*getattr(gpath, name), *value]))
+    monkeypatch.setitem(gpath._URI_MAP_ROOT, "ram://", "/ram/")
+    monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "ram", backend.tf_backend)
+    register.register_path_cls("ram://")(gpath.PosixGPath)
+    copy, remove = tf.io.gfile.copy, tf.io.gfile.remove
+
+    def overwrite(source, target, overwrite):  # ram:// alone appends where it should overwrite
+        assert overwrite
+        if tf.io.gfile.exists(target):
+            remove(target)
+        copy(source, target)
+
+    monkeypatch.setattr(tf.io.gfile, "copy", overwrite)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    url = f"ram://{tmp_path.name}/skulls"
+    assert command(capfd, f"--input={two_heads / 'one'}", f"--output={url}")[0] == 0
+    assert command(capfd, f"--input={two_heads / 'two'}", f"--output={url}/")[0] == 0
+    assert {p.name for p in tmp_path.iterdir()} - {"home"} == {"in", "skulls.pieces", "skulls.salt"}
+    images, rows = prepared.read(url, "held_out")
+    assert len(images) == len(rows) > 100
+    assert open_data(config(url), 0).pixel_mm == 0.46875
+    assert len(list((tmp_path / "home" / ".cache" / "skullgan_jax").iterdir())) == 2
+
+
+@pytest.mark.parametrize("flag", ["--pixel_mm=0.5", "--salt=other"])
+def test_another_way_of_cutting_is_refused(tmp_path, capfd, two_heads, flag, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = f"--input={two_heads / 'one'}", "--output=skulls", "--format=npy"
+    command(capfd, *flags)
+    before = pathlib.Path("skulls", "train.npy").read_bytes()
+    status, lines = command(capfd, *flags, flag)
+    assert (status, len(lines)) == (2, 1)
+    assert lines[0].startswith("error: --output=skulls: was made with other options (")
+    assert pathlib.Path("skulls", "train.npy").read_bytes() == before
 
 
 def test_nothing_to_do_is_exit_2(tmp_path, capfd):
@@ -58,3 +230,27 @@ def test_nothing_to_do_is_exit_2(tmp_path, capfd):
     assert (status, len(lines)) == (2, 1)
     assert lines[0].startswith("error: --input: no CT")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_somebody_else_stays(tmp_path, capfd, two_heads):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    status, lines = command(capfd, f"--input={two_heads}", f"--output={tmp_path / 'out'}")
+    assert (status, len(lines)) == (2, 1)
+    assert "is there, and no data set of prepare" in lines[0]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_the_report_in_a_browser(tmp_path, capfd, two_heads):
+    command(capfd, f"--input={two_heads}", f"--output={tmp_path / 'skulls'}", "--format=npy")
+    with browser.opened(tmp_path / "skulls" / "report.html") as driver:
+        assert browser.complaints(driver) == []
+        assert driver.title == "Skull segments"
+        text = driver.find_element("tag name", "body").text
+        for wanted in ("fewer than 20 subjects (2)", "near duplicates", "windows looked at", "H60"):
+            assert wanted in text, wanted
+        pictures = driver.find_elements("tag name", "img")
+        assert len(pictures) >= 3
+        assert all(driver.execute_script("return arguments[0].naturalWidth", p) > 500 for p in pictures)
+        wide = "return document.documentElement.scrollWidth <= window.innerWidth"
+        assert driver.execute_script(wide)

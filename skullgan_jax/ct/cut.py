@@ -185,32 +185,72 @@ def _normals(rings, scan: Scan, i: int) -> np.ndarray:
     return normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
-def cut(scan: Scan, limits: Limits):
-    """All windows of a scan.
+@dataclasses.dataclass
+class Cut:
+    """What came of a scan, or of a part of it.
 
-    Returns:
-      segments (N, 128, 128) int16 HU, zero where there is no skull; a list of N dicts of what is known of each, with
-      `reason` "" where it is accepted; a Counter of slices by what became of them.
-
-    Raises:
-      InputError: a slice cannot be read.
+    Attributes:
+      windows: (N, 128, 128) int16 HU, zero where there is no skull.
+      known: of each window what is known of it, with `reason` "" where it is accepted.
+      fates: slices by what became of them.
+      histogram: (257,) pixels of whole slices per 16 HU from -1024; the last is all from 3072 on.
+      hu_max: the greatest HU.
+      at_max: how many pixels have it.
     """
+
+    windows: np.ndarray
+    known: list[dict]
+    fates: collections.Counter
+    histogram: np.ndarray
+    hu_max: float
+    at_max: int
+
+
+def choose(scan: Scan, limits: Limits) -> list[int]:
+    """The slices to look at: from the lowest up, `slice_mm` apart or more."""
     chosen = [0]
     for i, height in enumerate(scan.heights):
         if height - scan.heights[chosen[-1]] >= limits.slice_mm:
             chosen.append(i)
+    return chosen
+
+
+def cut(scan: Scan, limits: Limits, part: int = 0, parts: int = 1) -> Cut:
+    """All windows of part `part` of `parts`, consecutive slices, of a scan.
+
+    Raises:
+      InputError: a slice cannot be read.
+    """
+    chosen = choose(scan, limits)
     thin = dataclasses.replace(scan, positions=scan.positions[chosen], read=lambda i: scan.read(chosen[i]))
-    rings = [find_ring(thin.slice(i), thin.pixel_mm, limits.threshold) for i in range(len(chosen))]
-    fates = collections.Counter((r.problem or "cut") if r else "no ring of bone" for r in rings)
-    segments, known = [], []
-    for i, ring in enumerate(rings):
-        if ring is None or ring.problem:
-            continue
-        windows, about = _cut_slice(thin.slice(i), ring, _normals(rings, thin, i), thin.pixel_mm, limits)
-        segments.append(windows)
-        known += [{"slice": chosen[i], **a} for a in about]
-    none = np.zeros((0, SIZE, SIZE), np.int16)
-    return np.concatenate([none, *segments]), known, fates
+    own = range(part * len(chosen) // parts, (part + 1) * len(chosen) // parts)
+    near = [k for k in range(len(chosen)) if _is_near(thin.heights, k, own)]
+    rings, histogram, hu_max, at_max = [None] * len(chosen), np.zeros(257, np.int64), -np.inf, 0
+    for k in near:
+        hu = thin.slice(k)
+        rings[k] = find_ring(hu, thin.pixel_mm, limits.threshold)
+        if k in own:
+            bins = np.clip((hu.ravel() - AIR) // 16, 0, 256).astype(np.intp)
+            histogram += np.bincount(bins, minlength=257)
+            if hu.max() > hu_max:
+                hu_max, at_max = float(hu.max()), 0
+            at_max += int((hu == hu_max).sum())
+    windows, known = [np.zeros((0, SIZE, SIZE), np.int16)], []
+    for k in own:
+        if rings[k] is not None and not rings[k].problem:
+            normals = _normals(rings, thin, k)
+            images, about = _cut_slice(thin.slice(k), rings[k], normals, thin.pixel_mm, limits)
+            windows.append(images)
+            known += [{"slice": chosen[k], **a} for a in about]
+    fates = collections.Counter((rings[k].problem or "cut") if rings[k] else "no ring of bone" for k in own)
+    return Cut(np.concatenate(windows), known, fates, histogram, hu_max, at_max)
+
+
+def _is_near(heights: np.ndarray, k: int, own: range) -> bool:
+    """Whether slice k is one of `own`, beside them, or so near that their surface is followed there."""
+    if own[0] - 1 <= k <= own[-1] + 1:
+        return True
+    return min(abs(heights[k] - heights[own[0]]), abs(heights[k] - heights[own[-1]])) <= _NEAR_MM
 
 
 def _cut_slice(hu, ring: Ring, normals, pixel_mm, limits: Limits):

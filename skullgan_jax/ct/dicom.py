@@ -94,11 +94,14 @@ def group(headers: dict[str, pydicom.Dataset]) -> list[list[str]]:
     """The paths of each stack: one series, one orientation, one kernel, one size and spacing."""
     stacks = collections.defaultdict(list)
     for path, h in headers.items():
-        orientation = tuple(round(float(x), 3) for x in h.ImageOrientationPatient)
-        spacing = tuple(round(float(x), 4) for x in h.PixelSpacing)
-        key = (str(h.get("SeriesInstanceUID")), orientation, _kernel(h), h.Rows, h.Columns, spacing)
-        stacks[key].append(path)
+        stacks[_key(h)].append(path)
     return list(stacks.values())
+
+
+def _key(h) -> tuple:
+    orientation = tuple(round(float(x), 3) for x in h.ImageOrientationPatient)
+    spacing = tuple(round(float(x), 4) for x in h.PixelSpacing)
+    return str(h.get("SeriesInstanceUID")), orientation, _kernel(h), int(h.Rows), int(h.Columns), spacing
 
 
 def stack(headers: dict[str, pydicom.Dataset], subject_by_folder: str | None) -> scans.Scan:
@@ -126,7 +129,8 @@ def stack(headers: dict[str, pydicom.Dataset], subject_by_folder: str | None) ->
     return scans.oriented(
         name=f"{name} (series with {len(paths)} files)",
         subject=subject_by_folder or (f"id {patient}" if patient else f"folder {name}"),
-        identity=hashlib.sha256("\n".join(uids).encode()).hexdigest(),
+        series=str(_key(first)),
+        content=lambda: hashlib.sha256("\n".join(uids).encode()).hexdigest(),
         positions=[[float(x) for x in headers[p].ImagePositionPatient] for p in paths],
         axes=[cosines[1] * height, cosines[0] * width],
         shape=(int(first.Rows), int(first.Columns)),

@@ -24,7 +24,8 @@ class Scan:
     Attributes:
       name: where it lies; for messages, never for outputs.
       subject: what tells patients apart; leaves this process only as a hash.
-      identity: hash of what the scan is, stable between runs.
+      series: what stays the same when slices are added to the scan, "" if nothing does.
+      content: function that gives the hash of what was read; it may have to read the file.
       positions: (N, 3) mm, the centre of the first pixel of each slice.
       axes: (2, 3) mm, the step from row to row and from column to column.
       read: function of i -> (rows, columns) float32 HU, not clipped; raises InputError.
@@ -36,7 +37,8 @@ class Scan:
 
     name: str
     subject: str
-    identity: str
+    series: str
+    content: Callable[[], str]
     positions: np.ndarray
     axes: np.ndarray
     read: Callable[[int], np.ndarray]
@@ -206,7 +208,8 @@ def nifti(path, subject: str) -> Scan:
     return oriented(
         name=str(path),
         subject=subject,
-        identity=_hash_file(path),
+        series="",
+        content=lambda: _hash_file(path),
         positions=affine[:3, 3] + np.arange(shape[along])[:, None] * affine[:3, along],
         axes=[affine[:3, rows], affine[:3, columns]],
         shape=(shape[rows], shape[columns]),
@@ -238,7 +241,8 @@ def npy(path, subject: str, spacing: tuple[float, float, float] | None) -> Scan:
     return oriented(
         name=str(path),
         subject=subject,
-        identity=_hash_file(path) + hashlib.sha256(repr(spacing).encode()).hexdigest()[:8],
+        series="",
+        content=lambda: _hash_file(path) + repr(spacing),
         positions=np.arange(len(volume))[:, None] * np.array([0, 0, spacing[0]]),
         axes=[[0, spacing[1], 0], [spacing[2], 0, 0]],
         shape=volume.shape[1:],

@@ -2,11 +2,10 @@
 
 import dataclasses
 import hashlib
-import json
-import pathlib
 
 import numpy as np
 
+from skullgan_jax.data import prepared
 from skullgan_jax.data.calibration import Calibration
 from skullgan_jax.data.celeba import open_celeba
 from skullgan_jax.data.pipeline import batches, num_steps_per_epoch, order
@@ -41,9 +40,9 @@ def open_data(data_config, seed: int, split: str = "train") -> Dataset:
     """Opens the data that a config names.
 
     Args:
-      data_config: with fields `name` (skull or celeba), `path` (skull: a .npy or .npz, a folder from
-        `prepare`, or the word phantom;
-        celeba: see `open_celeba`), `num` (of phantom slices or CelebA images) and `pixel_mm`.
+      data_config: with fields `name` (skull or celeba), `path` (skull: a .npy or .npz, a folder or gs:// URL from
+        `prepare`, or the word phantom; celeba: see `open_celeba`), `num` (of phantom slices or CelebA images) and
+        `pixel_mm`.
       seed: of the phantom.
       split: of a folder from `prepare`, whose pixel size goes before the config's: train or held_out.
 
@@ -51,13 +50,6 @@ def open_data(data_config, seed: int, split: str = "train") -> Dataset:
       InputError: one line on what is wrong with the config or the file.
     """
     name, path, pixel_mm = data_config.name, str(data_config.path), float(data_config.pixel_mm)
-    prepared = pathlib.Path(path, "summary.json")
-    if name == "skull" and prepared.is_file():
-        try:
-            pixel_mm = float(json.loads(prepared.read_text())["pixel_mm"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"{prepared}: cannot be read; prepare the folder again") from None
-        path = str(pathlib.Path(path, f"{split}.npy"))
     if name == "celeba":
         images, calibration = open_celeba(path, data_config.num), Calibration(0, 255)
     elif name != "skull":
@@ -70,7 +62,10 @@ def open_data(data_config, seed: int, split: str = "train") -> Dataset:
         name, images = "phantom", segments(data_config.num, seed)
         calibration = Calibration.of(images)
     else:
-        images = open_slices(path)
+        if prepared.is_prepared(path):
+            images, pixel_mm = prepared.open_split(path, split)
+        else:
+            images = open_slices(path)
         try:
             calibration = Calibration.of(images)
         except InputError as error:

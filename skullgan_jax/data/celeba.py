@@ -1,23 +1,16 @@
-"""CelebA for pretraining: 128 x 128 grey faces, decoded once into one file that is then random access.
-
-TFRecords and JPEGs are read as streams, which can neither be shuffled globally nor taken up again exactly
-where a run stopped. So the images are decoded once, in parallel, into a uint8 `.npy` (1.6 GB for 100,000),
-and training reads that through a memory map, as it reads skulls.
-"""
+"""CelebA for pretraining: 128 x 128 grey faces, decoded once, in parallel, into a uint8 file (1.6 GB for 100,000)."""
 
 import hashlib
 import os
 import re
-import sys
-import time
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
+from skullgan_jax.data import cache
 from skullgan_jax.data.pipeline import import_tensorflow
-from skullgan_jax.data.slices import SIZE, open_slices
+from skullgan_jax.data.slices import SIZE
 from skullgan_jax.errors import InputError
 
 _DECODING = b"1"  # part of the cache's name: change it whenever `_to_grey` changes
@@ -59,21 +52,17 @@ def open_celeba(data_dir: str = "", num: int = 100_000, cache_dir: str | None = 
         raise InputError(
             f"{root} holds no CelebA: run `tfds build celeb_a`, or set config.data.path to a folder of JPEGs"
         )
-    name = f"celeba_{num}_{identity}.npy"
-    folders = [root / "skullgan_jax_cache", Path("~/.cache/skullgan_jax").expanduser()]
-    if cache_dir:
-        folders = [Path(cache_dir).expanduser()]
-    for folder in folders:
-        if (folder / name).exists():
-            return open_slices(folder / name)
+    folders = [Path(cache_dir)] if cache_dir else [root / cache.NAME, cache.HOME]
 
-    tf = import_tensorflow()
-    encoded, label, count = _read_version(version) if version else _read_files(tf, files)
-    if count < num:
-        raise InputError(f"{version or root} holds {count} images, fewer than {num}: lower config.data.num")
-    path = _first_writable(folders) / name
-    _write(path, _decode(tf, encoded.take(num), label), num)
-    return open_slices(path)
+    def decode() -> Iterable[np.ndarray]:
+        tf = import_tensorflow()
+        encoded, label, count = _read_version(version) if version else _read_files(tf, files)
+        if count < num:
+            raise InputError(f"{version or root} holds {count} images, fewer than {num}: lower config.data.num")
+        return _decode(tf, encoded.take(num), label)
+
+    name = f"celeba_{num}_{identity}.npy"
+    return cache.cached(name, folders, decode, num=num, dtype=np.uint8, what="CelebA: decoded")
 
 
 def _find_version(root: Path) -> Path | None:
@@ -163,47 +152,3 @@ def _to_grey(tf, encoded):
     grey = tf.linalg.matvec(square, [0.299, 0.587, 0.114])
     small = tf.image.resize(grey[..., None], (SIZE, SIZE), "bilinear", antialias=True)[..., 0]
     return tf.cast(tf.clip_by_value(tf.round(small), 0, 255), tf.uint8)
-
-
-def _first_writable(folders: list[Path]) -> Path:
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f"{uuid.uuid4().hex}.partial"
-            probe.touch()
-            probe.unlink()
-            return folder
-        except OSError as error:
-            reason = error.strerror
-    raise InputError(f"{folders[-1]} cannot be written ({reason}): decoded images need a folder that can")
-
-
-def _write(path: Path, images: Iterable[np.ndarray], num: int):
-    """Writes a .npy beside `path`, then renames it: under its final name the file is whole."""
-    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex[:8]}.partial")
-    header = dict(descr="|u1", fortran_order=False, shape=(num, SIZE, SIZE))
-    try:
-        # Not through a memory map, where a full disk is a crash instead of an error.
-        with partial.open("xb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for image in _with_progress(images, num):
-                file.write(image.tobytes())
-        partial.replace(path)
-    except OSError as error:
-        size = num * SIZE * SIZE / 1e9
-        raise InputError(f"{path} cannot be written ({error.strerror}): it takes {size:.1f} GB") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _with_progress(images: Iterable[np.ndarray], num: int) -> Iterable[np.ndarray]:
-    """Passes images on, with a line on stderr: every second on a terminal, every half minute in a log."""
-    end, every = ("\r", 1) if sys.stderr.isatty() else ("\n", 30)
-    started = shown = time.monotonic()
-    for done, image in enumerate(images, 1):
-        yield image
-        now = time.monotonic()
-        if now - shown >= every or done == num:
-            shown, rate = now, done / max(now - started, 1e-9)
-            line = f"CelebA: {done:,} of {num:,} decoded, {rate:,.0f}/s, {(num - done) / rate:,.0f} s left"
-            print(f"{line:<80}", end="\n" if done == num else end, file=sys.stderr, flush=True)

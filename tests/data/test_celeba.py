@@ -1,14 +1,13 @@
 import errno
 import os
 import shutil
-import time
 
 import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 
-from skullgan_jax.data import celeba, open_data
+from skullgan_jax.data import cache, celeba, open_data
 from skullgan_jax.data.calibration import Calibration
 from skullgan_jax.data.celeba import open_celeba
 from skullgan_jax.errors import InputError
@@ -149,15 +148,6 @@ def test_cache_falls_back_to_home(jpegs, tmp_path, monkeypatch):
     assert os.path.dirname(images.filename) == str(tmp_path / ".cache" / "skullgan_jax")
 
 
-def test_progress(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(time, "monotonic", iter(range(0, 10_000, 10)).__next__)
-    list(celeba._with_progress(range(4), 4))
-    assert [line.rstrip() for line in capsys.readouterr().err.splitlines()] == [
-        "CelebA: 3 of 4 decoded, 0/s, 10 s left",
-        "CelebA: 4 of 4 decoded, 0/s, 0 s left",
-    ]
-
-
 def problem(*args) -> str:
     with pytest.raises(InputError) as caught:
         open_celeba(*args)
@@ -230,7 +220,7 @@ def test_a_full_disk(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(InputError, match=r"x\.npy cannot be written \(No space left on device\): it takes 1\.6 GB"):
-        celeba._write(tmp_path / "x.npy", images(), 100_000)
+        cache.cached("x.npy", [tmp_path], images, num=100_000, dtype=np.uint8, what="")
     assert list(tmp_path.iterdir()) == []
 
 

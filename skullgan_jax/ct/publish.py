@@ -1,0 +1,188 @@
+"""The data set as others read it: TFDS shards or plain arrays, put in place as a whole, here or in a bucket."""
+
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+
+from skullgan_jax.ct.pieces import Piece
+from skullgan_jax.errors import InputError
+from skullgan_jax.progress import Progress
+
+SPLITS = ("train", "held_out")
+CACHE = "skullgan_jax_cache"  # made by readers, of what is here now
+_PER_SHARD = 2000  # segments: 66 MB
+_NUMBERS = ("column_mm", "thickest_mm", "thickness_mm", "lean_degrees", "sdr", "mean_hu", "max_hu", "angle")
+
+
+def is_remote(output: str) -> bool:
+    """Whether it is in a bucket."""
+    return "://" in output
+
+
+def summary(output: str) -> dict | None:
+    """summary.json of a data set that is there, or None where there is nothing.
+
+    Raises:
+      InputError: something else is there, or it cannot be read.
+    """
+    try:
+        if is_remote(output):
+            gfile = _gfile()
+            if not gfile.exists(output):
+                return None
+            with gfile.GFile(f"{output}/summary.json") as file:
+                return _checked(json.loads(file.read()))
+        folder = pathlib.Path(output)
+        aside = _aside(folder)
+        if aside.exists() and not folder.exists():
+            aside.rename(folder)  # an earlier run ended between the two renames
+        if not folder.exists():
+            return None
+        return _checked(json.loads((folder / "summary.json").read_text()))
+    except Exception as error:  # buckets fail in a dozen ways
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"--output={output}: is there, and no data set of prepare ({reason}); give another folder or remove it"
+        ) from None
+
+
+def _checked(found: dict) -> dict:
+    if not re.fullmatch(r"1\.\d+\.0", found["version"]) or not isinstance(found["files"], list):
+        raise ValueError("of another version")
+    return {**found, "before": {s["subject"]: s["split"] for s in found["scans"].values()}}
+
+
+def rows(pieces: list[Piece], scan: str) -> Iterator[dict]:
+    """What is known of each accepted segment of a scan."""
+    for piece in pieces:
+        about = {k: v for k, v in piece.about.items() if k != "notes"}
+        for known in piece.known:
+            if not known["reason"]:
+                yield {"scan": scan, **about, **{k: v for k, v in known.items() if k != "reason"}}
+
+
+def write_arrays(folder: pathlib.Path, splits: dict[str, dict[str, list[Piece]]]) -> None:
+    """<split>.npy, (N, 128, 128) int16 HU.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    for split, scans in splits.items():
+        images = [piece.accepted for pieces in scans.values() for piece in pieces]
+        count = sum(not k["reason"] for pieces in scans.values() for p in pieces for k in p.known)
+        header = {"descr": "<i2", "fortran_order": False, "shape": (count, 128, 128)}
+        with (folder / f"{split}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for accepted in images:
+                file.write(accepted().astype("<i2").tobytes())
+
+
+def write_tfds(folder: pathlib.Path, splits: dict[str, dict[str, list[Piece]]], version: str) -> None:
+    """TFRecord shards with image and metadata, for tfds.builder_from_directory.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    from skullgan_jax.data.pipeline import import_tensorflow
+
+    tf = import_tensorflow()
+    import tensorflow_datasets as tfds
+
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Tensor(shape=(128, 128), dtype=np.int16),
+            **{k: tfds.features.Text() for k in ("subject", "scan", "region", "kernel")},
+            **{k: np.float32 for k in (*_NUMBERS, "kvp", "source_slice_mm", "source_pixel_mm")},
+            "slice": np.int32,
+        }
+    )
+    infos = []
+    for split, scans in splits.items():
+        table = [row for scan, pieces in scans.items() for row in rows(pieces, scan)]
+        images = (image for pieces in scans.values() for piece in pieces for image in piece.accepted())
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=folder, dataset_name="skulls", split=split, filetype_suffix="tfrecord"
+        )
+        lengths = [len(table[i : i + _PER_SHARD]) for i in range(0, len(table), _PER_SHARD)]
+        segments, size = zip(table, images, strict=True), 0
+        progress = Progress(f"written to {split}", len(table), "segments")
+        for shard, length in enumerate(lengths):
+            path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
+            with tf.io.TFRecordWriter(str(path)) as writer:
+                for _ in range(length):
+                    row, image = next(segments)
+                    record = features.serialize_example({"image": image, **row})
+                    size += len(record)
+                    writer.write(record)
+            progress(sum(lengths[: shard + 1]))
+        infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template))
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=features,
+        split_infos=infos,
+        version=version,
+        filename_template=template,
+        description="Segments of the skull in HU, cut from head CTs; split by subject.",
+        homepage="https://arxiv.org/abs/2308.00206",
+    )
+
+
+def put(folder: pathlib.Path, output: str, old: dict | None) -> None:
+    """Puts the files of a folder in the place of `output`; the folder is gone then.
+
+    Args:
+      folder: on this machine, with a summary.json that lists its `files`.
+      output: where to; files there that no data set of ours brought stay.
+      old: the summary of the data set that is there.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    ours = {*(old or {}).get("files", ()), CACHE}
+    try:
+        if is_remote(output):
+            _upload(folder, output, ours)
+            return
+        target = pathlib.Path(output)
+        aside = _aside(target)
+        if target.exists():
+            target.rename(aside)
+        folder.rename(target)
+        if aside.exists():
+            for path in aside.iterdir():
+                if path.name not in ours:
+                    path.rename(target / path.name)
+            shutil.rmtree(aside)
+    except Exception as error:  # buckets fail in a dozen ways
+        raise InputError(f"--output={output}: cannot be written ({' '.join(str(error).split())[:200]})") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _upload(folder: pathlib.Path, url: str, ours: set[str]) -> None:
+    """What makes it a data set goes first and comes last, so that half of one is never taken for one."""
+    gfile = _gfile()
+    gfile.makedirs(url)
+    new = sorted(folder.iterdir(), key=lambda p: (p.suffix == ".json", p.name == "summary.json"))
+    stale = [name for name in gfile.listdir(url) if name in ours]
+    for name in sorted(stale, key=lambda n: n != "dataset_info.json"):
+        if name != "summary.json":  # it says what is ours: needed if this is interrupted
+            gfile.remove(f"{url}/{name}")
+    progress = Progress(f"copied to {url}", len(new), "files")
+    for i, path in enumerate(new, 1):
+        gfile.copy(str(path), f"{url}/{path.name}", overwrite=True)
+        progress(i)
+
+
+def _aside(folder: pathlib.Path) -> pathlib.Path:
+    return folder.with_name(folder.name + ".old")
+
+
+def _gfile():
+    from skullgan_jax.data.pipeline import import_tensorflow
+
+    return import_tensorflow().io.gfile

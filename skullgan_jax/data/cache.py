@@ -1,0 +1,80 @@
+"""Streams of images decoded once into a .npy that is then random access.
+
+TFRecords and JPEGs can neither be shuffled globally nor taken up again exactly where a run stopped. A file of decoded
+images can, and is as fast to read as skulls are.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from skullgan_jax.data.slices import SIZE, open_slices
+from skullgan_jax.errors import InputError
+from skullgan_jax.progress import Progress
+
+NAME = "skullgan_jax_cache"  # the folder beside the data
+HOME = Path("~/.cache/skullgan_jax")
+
+
+def cached(
+    name: str, folders: list[Path], decode: Callable[[], Iterable[np.ndarray]], *, num: int, dtype, what: str
+) -> np.memmap:
+    """The images of file `name` in the first folder that has it; where none has, they are decoded into it first.
+
+    Args:
+      name: changes whenever the images do.
+      folders: where to look; a new file goes to the first that can be written.
+      decode: gives `num` images (128, 128) of `dtype`, in order.
+      num: how many there are.
+      dtype: of the images.
+      what: begins the line of progress.
+
+    Returns:
+      (num, 128, 128), memory-mapped, read-only.
+
+    Raises:
+      InputError: no room, or what `decode` raises.
+    """
+    folders = [folder.expanduser() for folder in folders]
+    for folder in folders:
+        if (folder / name).exists():
+            return open_slices(folder / name)
+    images = decode()
+    path = _first_writable(folders) / name
+    _write(path, images, num, np.dtype(dtype).newbyteorder("<"), what)
+    return open_slices(path)
+
+
+def _first_writable(folders: list[Path]) -> Path:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f"{uuid.uuid4().hex}.partial"
+            probe.touch()
+            probe.unlink()
+            return folder
+        except OSError as error:
+            reason = error.strerror
+    raise InputError(f"{folders[-1]} cannot be written ({reason}): decoded images need a folder that can")
+
+
+def _write(path: Path, images: Iterable[np.ndarray], num: int, dtype: np.dtype, what: str):
+    """Writes a .npy beside `path`, then renames it: under its final name the file is whole."""
+    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex[:8]}.partial")
+    header = dict(descr=dtype.str, fortran_order=False, shape=(num, SIZE, SIZE))
+    progress = Progress(what, num, "images")
+    try:
+        # Not through a memory map, where a full disk is a crash instead of an error.
+        with partial.open("xb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for done, image in enumerate(images, 1):
+                file.write(image.astype(dtype, copy=False).tobytes())
+                progress(done)
+        partial.replace(path)
+    except OSError as error:
+        size = num * SIZE * SIZE * dtype.itemsize / 1e9
+        raise InputError(f"{path} cannot be written ({error.strerror}): it takes {size:.1f} GB") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""Data sets that `prepare` wrote: TFDS shards or plain arrays, on this machine or in a bucket."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from skullgan_jax.data import cache
+from skullgan_jax.data.pipeline import import_tensorflow
+from skullgan_jax.data.slices import open_slices
+from skullgan_jax.errors import InputError
+
+
+def is_prepared(path) -> bool:
+    """Whether `prepare` wrote what is there."""
+    try:
+        return _read_text(path, "summary.json") is not None
+    except InputError:
+        return True  # and opening it says what is wrong
+
+
+def open_split(path, split: str) -> tuple[np.ndarray, float]:
+    """The segments of a split, and the edge of a pixel in mm.
+
+    TFDS shards are decoded once, into `skullgan_jax_cache` in the folder, or ~/.cache/skullgan_jax where it cannot be
+    written or is a bucket.
+
+    Args:
+      path: the folder, or its URL.
+      split: train or held_out.
+
+    Returns:
+      (N, 128, 128) int16 HU, memory-mapped, read-only; mm.
+
+    Raises:
+      InputError: it cannot be read, or has no such split.
+    """
+    text = _read_text(path, "summary.json")
+    try:
+        summary = json.loads(text)
+        pixel_mm, npy = float(summary["pixel_mm"]), summary["format"] == "npy"
+        splits = {s["split"] for s in summary["scans"].values() if s["windows"].get("accepted")}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}/summary.json: damaged; prepare the folder again") from None
+    if split not in splits:
+        raise InputError(f"{path} has no segments in {split}, only in {' and '.join(sorted(splits))}: add scans to it")
+    if npy and "://" not in str(path):
+        return open_slices(Path(path, f"{split}.npy")), pixel_mm
+    if npy:
+        raise InputError(f"{path} holds plain arrays: copy it to a local disk, or prepare it without --format=npy")
+    builder = _builder(path)
+    name = f"{split}_{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
+    folders = [cache.HOME] if "://" in str(path) else [Path(path, cache.NAME), cache.HOME]
+    num = builder.info.splits[split].num_examples
+    what = f"{split}: decoded"
+    return cache.cached(
+        name, folders, lambda: _decode(path, builder, split), num=num, dtype=np.int16, what=what
+    ), pixel_mm
+
+
+def read(path, split: str) -> tuple[np.ndarray, list[dict]]:
+    """The segments of a split with what is known of each.
+
+    Args:
+      path: the folder, or its URL.
+      split: train or held_out.
+
+    Returns:
+      (N, 128, 128) int16 HU, memory-mapped, and N dicts: subject and scan (hashes), slice, angle, region, kernel, kvp,
+      source_slice_mm, source_pixel_mm, column_mm, thickness_mm, thickest_mm, lean_degrees, sdr, mean_hu, max_hu.
+
+    Raises:
+      InputError: it cannot be read, or has no such split.
+    """
+    images, _ = open_split(path, split)
+    try:
+        rows = json.loads(_read_text(path, "segments.json") or "")[split]
+    except (ValueError, KeyError, TypeError):
+        rows = []
+    if len(rows) != len(images):
+        raise InputError(f"{path}/segments.json: damaged; prepare the folder again")
+    return images, rows
+
+
+def _read_text(path, name: str) -> str | None:
+    """A file of the data set, or None where there is none."""
+    try:
+        if "://" in str(path):
+            gfile = import_tensorflow().io.gfile
+            if not gfile.exists(f"{path}/{name}"):
+                return None
+            with gfile.GFile(f"{path}/{name}") as file:
+                return file.read()
+        return Path(path, name).read_text() if Path(path, name).is_file() else None
+    except Exception as error:  # buckets fail in a dozen ways
+        raise InputError(f"{path}/{name}: cannot be read ({' '.join(str(error).split())[:120]})") from None
+
+
+def _builder(path):
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(str(path))
+    except Exception as error:  # TFDS raises whatever a broken file runs into
+        raise _damaged(path, error) from None
+
+
+def _decode(path, builder, split: str) -> Iterable[np.ndarray]:
+    import tensorflow_datasets as tfds
+
+    try:
+        dataset = builder.as_dataset(
+            split=split,
+            decoders=tfds.decode.PartialDecoding({"image": True}),
+            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),  # in order
+        )
+        yield from (x["image"] for x in dataset.as_numpy_iterator())
+    except Exception as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:120]
+    return InputError(f"{path} is no data set of prepare, or damaged ({reason}): prepare it again")
