@@ -59,6 +59,7 @@ def test_from_a_hospital_folder_with_much_that_is_wrong(tmp_path, capfd, volume)
     (source / "junk.dcm").write_bytes(b"no")
     (source / "all.zip").write_bytes(b"PK")
     (source / "README").write_text("as exported")
+    os.mkfifo(source / "pipe")
     status, lines = command(capfd, f"--input={source}", f"--output={output}", "--held_out=0.5")
     assert status == 1
     problems = [line for line in lines if line.startswith("left out: ")]

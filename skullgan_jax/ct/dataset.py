@@ -17,7 +17,7 @@ from skullgan_jax.ct import cut, find, pieces, publish, report, scans
 from skullgan_jax.errors import InputError
 from skullgan_jax.progress import Progress, say
 
-_PART = 150  # slices that one process cuts at a time
+_PART = 40  # slices that one process cuts at a time
 
 
 def prepare(*, inputs, output: str, format: str, limits, spacing, by_folder, salt_file, held_out, seed, jobs) -> int:

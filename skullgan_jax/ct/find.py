@@ -23,7 +23,8 @@ def _files(inputs, complain) -> list[tuple[pathlib.Path, pathlib.Path]]:
             root, onerror=lambda e: complain(f"{e.filename}: cannot be read ({e.strerror}); allow reading it")
         ):
             folders.sort()
-            found += [(root, pathlib.Path(folder, n)) for n in sorted(names) if not n.startswith(".")]
+            paths = (pathlib.Path(folder, n) for n in sorted(names) if not n.startswith("."))
+            found += [(root, p) for p in paths if p.is_file()]  # a pipe would be waited for
     return found
 
 
@@ -55,7 +56,9 @@ def find(inputs, *, spacing, by_folder: bool, complain):
             except dicom.NoImage as what:
                 ignored[str(what)] += 1
             except dicom.NotDicom as error:
-                if name.endswith((".dcm", ".ima")) or path in inputs or b"\0" in path.read_bytes()[:4096]:
+                with path.open("rb") as file:
+                    binary = b"\0" in file.read(4096)
+                if name.endswith((".dcm", ".ima")) or path in inputs or binary:
                     complain(str(error))
                 else:
                     ignored["notes and others"] += 1

@@ -12,7 +12,16 @@ from skullgan_jax.data.pipeline import batches, num_steps_per_epoch, order
 from skullgan_jax.data.slices import open_slices
 from skullgan_jax.errors import InputError
 
-__all__ = ["Calibration", "Dataset", "batches", "num_steps_per_epoch", "open_data", "open_slices", "order"]
+__all__ = [
+    "Calibration",
+    "Dataset",
+    "batches",
+    "num_steps_per_epoch",
+    "open_celeba",
+    "open_data",
+    "open_slices",
+    "order",
+]
 
 _FINGERPRINT_SLICES = 64
 

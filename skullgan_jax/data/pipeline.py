@@ -5,6 +5,7 @@ TensorFlow is imported inside functions: it takes seconds, and only what trains 
 
 import functools
 import importlib
+import logging
 import os
 import sys
 import weakref
@@ -37,7 +38,13 @@ def import_tensorflow():
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
+    logging.getLogger("absl").addFilter(_is_for_users)
     return tf
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    """TFDS warns of what TFDS itself does."""
+    return "`FeatureConnector.dtype` is deprecated" not in str(record.msg)
 
 
 def order(num: int, seed: int, stream: str, epoch: int) -> np.ndarray:

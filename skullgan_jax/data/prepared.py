@@ -99,6 +99,7 @@ def _read_text(path, name: str) -> str | None:
 
 
 def _builder(path):
+    import_tensorflow()  # before TFDS does, which would let it talk
     import tensorflow_datasets as tfds
 
     try:
