@@ -1,12 +1,14 @@
 """DICOM as scanners and archives write it: compressed, tilted, uneven."""
 
+import errno
+
 import gdcm
 import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
 
-from skullgan_jax.ct import cut, dicom
+from skullgan_jax.ct import cut, dicom, find
 from tests.ct import heads
 
 
@@ -119,3 +121,20 @@ def test_a_slice_twice_at_one_place(tmp_path):
     scan = stack(tmp_path)
     assert len(scan.positions) == 3
     assert scan.notes[0] == "1 slice at repeated positions"
+
+
+def test_no_permission_is_told_and_the_rest_is_found(tmp_path, monkeypatch):
+    heads.write_dicom(tmp_path / "a", heads.head(shape=(3, 400, 400)))
+    heads.write_dicom(tmp_path / "b", heads.head(shape=(3, 400, 400)))
+    read = pydicom.dcmread
+
+    def refuse(path, **options):  # as for anybody but root
+        if path.parent.name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path, **options)
+
+    monkeypatch.setattr(pydicom, "dcmread", refuse)
+    lines = []
+    found, _ = find.find([tmp_path], spacing=None, by_folder=False, complain=lines.append)
+    assert len(found) == 1
+    assert lines == [f"{tmp_path / 'b'}: 3 files: cannot be read (Permission denied)"]
