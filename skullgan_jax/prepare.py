@@ -14,6 +14,7 @@ data/skulls.pieces. A scan that cannot be used is told in one line, the others a
 exit 2 that nothing could be done.
 """
 
+import os
 import pathlib
 import sys
 
@@ -44,8 +45,13 @@ def _flags() -> Parser:
     parser.add_argument("--region", default=",".join(REGIONS), help="wanted (default %(default)s)")
     parser.add_argument("--held_out", type=float, default=0.1, help="part of the subjects (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=_cores(), help="processes (default %(default)s, one per core)")
     return parser
+
+
+def _cores() -> int:
+    """Those that this process may use, which on a cluster are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(argv: list[str] | None = None) -> None:
