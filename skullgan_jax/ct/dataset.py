@@ -18,6 +18,7 @@ from skullgan_jax.errors import InputError
 from skullgan_jax.progress import Progress, say
 
 _PART = 40  # slices that one process cuts at a time
+_opened = {}  # in a worker: the scan it cut last, as a compressed volume is read whole
 
 
 def prepare(*, inputs, output: str, format: str, limits, spacing, by_folder, salt_file, held_out, seed, jobs) -> int:
@@ -144,7 +145,10 @@ def _look(make, arguments, limits):
 def _cut_part(make, arguments, limits, subject: str, path: pathlib.Path, part: int, parts: int) -> str:
     """In a worker: cuts a part of a scan and writes it, or gives the line that refuses it."""
     try:
-        scan = make(*arguments)
+        if path.name[:16] not in _opened:
+            _opened.clear()
+            _opened[path.name[:16]] = make(*arguments)
+        scan = _opened[path.name[:16]]
         scans.check_hu(scan)
         about = {
             "subject": subject,
