@@ -1,0 +1,1 @@
+"""Whether synthetic slices are skulls: metrics, classifiers, memorisation, a visual Turing test."""

@@ -1,0 +1,418 @@
+"""The visual Turing test: a page that shows real and synthetic slices blinded, and what the readers' answers say.
+
+A reader answers on one ordinal scale of six steps, fake or real times guess, probable or certain. Its middle is the
+decision (accuracy, sensitivity, specificity), the whole of it ranks the images (area under the ROC curve): a forced
+choice alone has no curve, a confidence alone no decision. Positive means fake: sensitivity is the part of the fakes
+that were called fake, specificity the part of the reals that were called real.
+"""
+
+import base64
+import hashlib
+import itertools
+import json
+import math
+import os
+import pathlib
+import textwrap
+import zlib
+
+import numpy as np
+from scipy import stats
+
+from skullgan_jax.errors import InputError
+
+WINDOW = (300.0, 2300.0)  # HU, level 1300, width 2000
+_KEY, _ANSWERS = "skullgan_jax turing key 1", "skullgan_jax turing answers 1"
+_MARGIN = 8  # rows above and below what is shown of any image
+_LEVEL, _POWER = 0.95, 0.80
+
+
+def write_page(path, real, fake, *, pixel_mm: float, num: int = 100, seed: int = 0, window=WINDOW) -> pathlib.Path:
+    """Writes a blinded reading test as one HTML file that needs no network, and its key beside it.
+
+    What could tell the classes apart without looking at bone is not in the page. Images are stored as 8-bit steps of
+    the window, plain, in one block: each takes the same number of bytes and there is no file format to differ.
+    Everything at or below the window's lower end is 0, so that no setting of the page can bring out that real segments
+    are exactly 0 outside bone, or are cut at a threshold (300 HU by default in `prepare`), and fakes are not;
+    everything at or above its upper end is 255, so that neither the clipping of a scanner nor the greatest value of a
+    generator shows. All images have the same rows. Ids, their order and the name of the test come from the seed and
+    from the chosen slices in full, so a reader who knows the seed and this code cannot compute the order.
+
+    Args:
+      path: of the page, ending in .html; the key is written beside it as <stem>.key.json, not to be given to readers.
+      real: (N, H, W) HU, real dtype.
+      fake: (M, H, W) HU, real dtype.
+      pixel_mm: the edge of a pixel, for the scale bar.
+      num: images in the test, even; half of them are real. Drawn without replacement.
+      seed: >= 0.
+      window: (low, high) HU: what is kept of the images, and shown first; level and width can be changed within it.
+
+    Returns:
+      The path of the key.
+
+    Raises:
+      InputError: too few images, none in the window, different sizes, NaN, or the key of another test is in the way.
+      OSError: it cannot be written.
+    """
+    path = pathlib.Path(path)
+    low, high = map(float, window)
+    if path.suffix != ".html":
+        raise InputError(f"{path}: the reading test is a page: give a name that ends in .html")
+    if not high - low >= 100:
+        raise InputError(f"window {low:g} to {high:g} HU: give the lower end first, and at least 100 HU")
+    if num < 2 or num % 2:
+        raise InputError(f"num is {num}: half of the images are real, so give an even number of 2 or more")
+    if not pixel_mm > 0:
+        raise InputError(f"pixel_mm is {pixel_mm:g}: give the edge of a pixel in mm")
+    picks, chosen = [], []
+    for name, images in (("real", real), ("fake", fake)):
+        if len(images) < num // 2:
+            raise InputError(
+                f"{len(images)} {name} images for a test of {num}: give at least {num // 2}, or a lower num"
+            )
+        if images.ndim != 3 or images.shape[1:] != real.shape[1:]:
+            raise InputError(f"{name} images of shape {images.shape} beside real ones of {real.shape}: give (N, H, W)")
+        rng = np.random.default_rng((seed, zlib.crc32(f"turing {name}".encode())))
+        picks.append(np.sort(rng.choice(len(images), num // 2, replace=False)))
+        hu = np.asarray(images[picks[-1]], np.float32)
+        if not np.isfinite(hu).all():
+            raise InputError(f"{name} images hold NaN or infinity: write them again without")
+        if not (hu > low).any():
+            raise InputError(f"{name} images hold nothing above {low:g} HU (greatest: {hu.max():g}): give slices in HU")
+        chosen.append(hu)
+    hu, index = np.concatenate(chosen), np.concatenate(picks)
+
+    digest = hashlib.sha256(hu.tobytes() + repr((seed, pixel_mm, low, high)).encode()).digest()
+    rng = np.random.default_rng(list(digest))
+    order = rng.permutation(num)
+    test, *ids = (f"{n:08x}" for n in rng.choice(2**32, num + 1, replace=False))
+    pixels = np.rint(255 * (np.clip(hu[order], low, high) - low) / (high - low)).astype(np.uint8)
+    rows = np.flatnonzero(pixels.any((0, 2)))
+    pixels = pixels[:, max(0, rows[0] - _MARGIN) : rows[-1] + 1 + _MARGIN]
+
+    page = {"id": test, "ids": ids, "pixel_mm": pixel_mm, "window": [low, high], "shape": pixels.shape[1:]}
+    page["pixels"] = base64.b64encode(pixels.tobytes()).decode()
+    truth = [{"truth": "real" if i < num // 2 else "fake", "index": int(index[i])} for i in order]
+    key = {"format": _KEY, "test": test, "seed": seed, "num": num, "pixel_mm": pixel_mm, "window": [low, high]}
+    key["images"] = dict(zip(ids, truth, strict=True))
+
+    key_path = path.with_name(f"{path.stem}.key.json")
+    if key_path.exists() and _read(key_path, _KEY, "key")["test"] != test:
+        raise InputError(
+            f"{key_path}: is the key of another test, whose answers need it: move it away, or give another path"
+        )
+    template = pathlib.Path(__file__).with_name("turing.html").read_text(encoding="utf-8")
+    _write(key_path, json.dumps(key, indent=1))
+    _write(path, template.replace("@TEST@", json.dumps(page)))
+    return key_path
+
+
+def score(answer_paths, key_path) -> dict:
+    """What the answers say, per reader and pooled.
+
+    Accuracy, sensitivity and specificity come with exact intervals (Clopper and Pearson 1934, Biometrika 26:404) and
+    accuracy with the exact two-sided binomial p against 50 %. AUC is Mann-Whitney's, ties half, with the interval of
+    DeLong et al. (1988, Biometrics 44:837) on the logit scale; where an AUC is 0 or 1, which leaves no variance, with
+    the exact one of min(fakes, reals) independent pairs. Readers see the same images, so their answers are not
+    independent: the pooled AUC is the readers' mean with DeLong's covariances, and pooled accuracy has, beside the
+    exact interval over answers, `by_image`, Student's t over images of the part of readers who were right. Intervals
+    are 95 %.
+
+    Args:
+      answer_paths: the files that readers saved, one per reader.
+      key_path: the test's <stem>.key.json.
+
+    Returns:
+      {"test", "num", "readers": [...], "pooled": {...}, "agreement": {"cohen": [...], "fleiss"}, "words": [...]}, for
+      JSON. A reader has name, role, years, answered, missing, correct, seconds (median per image), accuracy {value,
+      interval, p}, sensitivity, specificity, auc {value, interval} and images_needed; what has no value, e.g.
+      the AUC of a reader who saw fakes only, is None.
+
+    Raises:
+      InputError: damaged, of another test, without an answer, or a reader twice.
+    """
+    key = _read(pathlib.Path(key_path), _KEY, "key")
+    images = key["images"]
+    fake = np.array([image["truth"] == "fake" for image in images.values()])
+    files = {}
+    if not answer_paths:
+        raise InputError("no answers to score: give the files that the readers saved")
+    for path in map(pathlib.Path, answer_paths):
+        answers = _read(path, _ANSWERS, "answers")
+        if answers["test"] != key["test"]:
+            raise InputError(
+                f"{path}: answers test {answers['test']}, the key {key_path} is of {key['test']}: give its own key"
+            )
+        strange = set(answers["answers"]) - set(images)
+        if strange:
+            raise InputError(f"{path}: answers an image {min(strange)} that the test has not: get the file again")
+        if not answers["answers"]:
+            raise InputError(f"{path}: holds no answer: leave it out")
+        name = answers["reader"]["name"]
+        twin = [p for p, a in files.items() if a["reader"]["name"].casefold() == name.casefold()]
+        if twin:
+            raise InputError(f"{path}: reader {name} is in {twin[0]} too: give one file per reader")
+        files[path] = answers
+
+    # (readers, images): -3 certainly real to 3 certainly fake, NaN where unanswered.
+    ratings = np.array([[_rating(a["answers"].get(i)) for i in images] for a in files.values()])
+    answered, called_fake = ~np.isnan(ratings), ratings > 0
+    right = answered & (called_fake == fake)
+    readers = []
+    for k, answers in enumerate(files.values()):
+        seconds = [a["seconds"] for a in answers["answers"].values()]
+        about = {**answers["reader"], "answered": int(answered[k].sum()), "missing": int((~answered[k]).sum())}
+        readers.append(about | {"seconds": float(np.median(seconds))} | _figures(ratings[k : k + 1], fake))
+    pooled = {"answered": int(answered.sum()), "missing": int((~answered).sum())} | _figures(ratings, fake)
+    if len(readers) > 1:
+        seen = answered.any(0)
+        pooled["accuracy"]["by_image"] = _by_image(right.sum(0)[seen] / answered.sum(0)[seen])
+    pairs = []
+    for a, b in itertools.combinations(range(len(readers)), 2):
+        both = answered[a] & answered[b]
+        kappa = cohen_kappa(called_fake[a, both], called_fake[b, both])
+        pairs.append({"readers": [readers[a]["name"], readers[b]["name"]], "images": int(both.sum()), "kappa": kappa})
+    everyone = answered.all(0)
+    fleiss = (
+        {"images": int(everyone.sum()), "kappa": fleiss_kappa(called_fake[:, everyone])} if len(readers) > 2 else None
+    )
+    result = {"test": key["test"], "num": len(images), "readers": readers, "pooled": pooled}
+    result["agreement"] = {"cohen": pairs, "fleiss": fleiss}
+    return result | {"words": _words(result)}
+
+
+def report(result: dict) -> str:
+    """The result of `score` as short text."""
+    readers = result["readers"]
+    rows = [("reader", "right", "accuracy", "p", "sensitivity", "specificity", "AUC", "s/image", "images needed")]
+    pooled = {"name": "all answers", "seconds": None, **result["pooled"]}
+    for r in readers if len(readers) == 1 else [*readers, pooled]:
+        numbers = (_percent(r[name]) for name in ("sensitivity", "specificity"))
+        auc = "-" if not r["auc"] else f"{r['auc']['value']:.2f}{_interval(r['auc']['interval'], '.2f')}"
+        rows.append(
+            (
+                *(r["name"], f"{r['correct']}/{r['answered']}", _percent(r["accuracy"]), _p(r["accuracy"]["p"])),
+                *(*numbers, auc, "" if r["seconds"] is None else f"{r['seconds']:.1f}"),
+                f"{r['images_needed']:,}" if r["images_needed"] else "-",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    who = f"{len(readers)} reader{'s' if len(readers) > 1 else ''}"
+    return "\n".join(
+        (
+            f"Visual Turing test {result['test']}: {result['num']} images, half of them fake, {who}",
+            *("", *table, "", *(textwrap.fill(line, 100) for line in result["words"]), ""),
+            "Brackets: 95 % intervals (exact; AUC: DeLong). p: exact binomial test against 50 %, two-sided.",
+            "Sensitivity: fakes called fake; specificity: reals called real. Images needed: to tell the accuracy",
+            "from 50 % at the 5 % level with 80 % power (Fleiss, Levin and Paik 2003). Research use only.",
+        )
+    )
+
+
+def auc_interval(ratings: np.ndarray, fake: np.ndarray) -> dict | None:
+    """Mean area under the ROC curve of readers of the same images, and its 95 % interval.
+
+    Args:
+      ratings: (readers, images), higher is more likely fake, NaN where unanswered.
+      fake: (images,) bool.
+
+    Returns:
+      {"value", "interval"}; None where a reader's answers are all of reals or all of fakes. The interval is None
+      where fewer than two images of a class, or one and the same answer throughout, give no variance.
+    """
+    areas, moved = [], np.zeros(ratings.shape[1])  # by each image, the mean area, as DeLong's structural components do
+    for row in ratings:
+        a, b = (np.flatnonzero(~np.isnan(row) & side) for side in (fake, ~fake))
+        if not (len(a) and len(b)):
+            return None
+        above = (1 + np.sign(row[a, None] - row[b])) / 2  # fakes x reals
+        areas.append(above.mean())
+        for own, part in ((a, above.mean(1)), (b, above.mean(0))):
+            moved[own] += (part - areas[-1]) / len(own) / len(ratings)
+    area = float(np.mean(areas))
+    m, n = ((~np.isnan(ratings)).any(0)[side].nonzero()[0].size for side in (fake, ~fake))
+    if area in (0.0, 1.0):
+        tail = ((1 - _LEVEL) / 2) ** (1 / min(m, n))
+        return {"value": area, "interval": [tail, 1.0] if area else [0.0, 1 - tail]}
+    variance = sum((moved[side] ** 2).sum() * count / max(count - 1, 1) for side, count in ((fake, m), (~fake, n)))
+    if min(m, n) < 2 or not variance:
+        return {"value": area, "interval": None}
+    logit, half = math.log(area / (1 - area)), _z(1 - (1 - _LEVEL) / 2) * math.sqrt(variance) / (area * (1 - area))
+    return {"value": area, "interval": [float(1 / (1 + math.exp(-x))) for x in (logit - half, logit + half)]}
+
+
+def cohen_kappa(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Agreement of two readers beyond chance (Cohen 1960, Educ. Psychol. Meas. 20:37).
+
+    Args:
+      a: (images,) bool.
+      b: (images,) bool.
+
+    Returns:
+      1 is full, 0 what chance gives; None where both always say the same one thing, or there is no image.
+    """
+    if not len(a):
+        return None
+    p, q = a.mean(), b.mean()
+    chance = p * q + (1 - p) * (1 - q)
+    return None if chance == 1 else float(((a == b).mean() - chance) / (1 - chance))
+
+
+def fleiss_kappa(called: np.ndarray) -> float | None:
+    """Agreement of several readers beyond chance (Fleiss 1971, Psychol. Bull. 76:378).
+
+    Args:
+      called: (readers, images) bool.
+
+    Returns:
+      As `cohen_kappa`.
+    """
+    readers, images = called.shape
+    if not images:
+        return None
+    counts = np.stack([called.sum(0), (~called).sum(0)])
+    agreed = ((counts**2).sum(0) - readers) / (readers * (readers - 1))
+    chance = ((counts.sum(1) / (readers * images)) ** 2).sum()
+    return None if chance == 1 else float((agreed.mean() - chance) / (1 - chance))
+
+
+def images_needed(accuracy: float) -> int | None:
+    """Images for a two-sided test at 5 % to tell this accuracy from 50 % with 80 % power; even; None at 50 %.
+
+    n' = ((z_0.975 sqrt(1/4) + z_0.8 sqrt(p (1 - p))) / d)^2 with d = |p - 1/2|, then corrected for continuity,
+    n = n'/4 (1 + sqrt(1 + 2 / (n' d)))^2: Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions,
+    3rd ed. 2003, chapter 2.
+    """
+    d = abs(accuracy - 0.5)
+    if d < 1e-9:
+        return None
+    n = ((_z(1 - (1 - _LEVEL) / 2) / 2 + _z(_POWER) * math.sqrt(accuracy * (1 - accuracy))) / d) ** 2
+    return 2 * math.ceil(n / 4 * (1 + math.sqrt(1 + 2 / (n * d))) ** 2 / 2)
+
+
+def _z(p: float) -> float:
+    return float(stats.norm.ppf(p))
+
+
+def _rating(answer: dict | None) -> float:
+    if answer is None:
+        return math.nan
+    return answer["confidence"] if answer["answer"] == "fake" else -answer["confidence"]
+
+
+def _figures(ratings: np.ndarray, fake: np.ndarray) -> dict:
+    answered = ~np.isnan(ratings)
+    right = answered & ((ratings > 0) == fake)
+    correct, total = int(right.sum()), int(answered.sum())
+    return {
+        "correct": correct,
+        "accuracy": _share(correct, total) | {"p": float(stats.binomtest(correct, total).pvalue)},
+        "sensitivity": _share(int(right[:, fake].sum()), int(answered[:, fake].sum())),
+        "specificity": _share(int(right[:, ~fake].sum()), int(answered[:, ~fake].sum())),
+        "auc": auc_interval(ratings, fake),
+        "images_needed": images_needed(correct / total),
+    }
+
+
+def _share(count: int, total: int) -> dict | None:
+    if not total:
+        return None
+    interval = stats.binomtest(count, total).proportion_ci(_LEVEL, "exact")
+    return {"value": count / total, "interval": [float(interval.low), float(interval.high)]}
+
+
+def _by_image(part: np.ndarray) -> dict:
+    """Interval and p against 1/2 of the mean of the part of readers who were right on an image, (images,)."""
+    if not np.ptp(part):  # no variance: as one reader of these images
+        count = round(part.sum())
+        return {"interval": _share(count, len(part))["interval"], "p": float(stats.binomtest(count, len(part)).pvalue)}
+    test = stats.ttest_1samp(part, 0.5)
+    low, high = test.confidence_interval(_LEVEL)
+    return {"interval": [float(max(low, 0)), float(min(high, 1))], "p": float(test.pvalue)}
+
+
+def _words(result: dict) -> list[str]:
+    """A line per reader, one for all of them, and one on their agreement."""
+    lines = []
+    for r in result["readers"]:
+        line = f"{r['name']} {_verdict(r['accuracy'], r['images_needed'])}"
+        lines.append(line + (f" {r['missing']} images were left unanswered." if r["missing"] else ""))
+    if len(lines) > 1:
+        pooled = result["pooled"]
+        by_image = pooled["accuracy"] | pooled["accuracy"]["by_image"]
+        lines.append(f"Together, image by image, they {_verdict(by_image, pooled['images_needed'])}")
+        kappas = [(" and ".join(pair["readers"]), pair["kappa"]) for pair in result["agreement"]["cohen"]]
+        if result["agreement"]["fleiss"]:
+            kappas.append(("all, Fleiss", result["agreement"]["fleiss"]["kappa"]))
+        listed = "; ".join(f"{who} {'undefined' if k is None else f'{k:.2f}'}" for who, k in kappas)
+        lines.append(f"Agreement between readers, kappa (0 chance, 1 full): {listed}.")
+    return lines
+
+
+def _verdict(accuracy: dict, needed: int | None) -> str:
+    value, (low, high), p = accuracy["value"], accuracy["interval"], accuracy["p"]
+    said = f"told {value:.0%} right (95 % interval {low:.0%} to {high:.0%}, p {_p(p, '= ')}):"
+    if p < 1 - _LEVEL:
+        return f"{said} {'better' if value > 0.5 else 'worse'} than guessing."
+    most = max(high, 1 - low)
+    rest = f"to tell {value:.0%} from 50% would take {needed:,} images." if needed else "exactly half."
+    return f"{said} not told from guessing, but up to {most:.0%} is not excluded; {rest}"
+
+
+def _p(p: float, equals: str = "") -> str:
+    return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
+
+
+def _percent(share: dict | None) -> str:
+    return "-" if share is None else f"{share['value']:.0%}{_interval(share['interval'], '.0%')}"
+
+
+def _interval(interval: list | None, form: str) -> str:
+    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _read(path: pathlib.Path, form: str, what: str) -> dict:
+    """A key or a file of answers, checked field by field: it went through other people's hands."""
+    try:
+        found = json.loads(path.read_bytes(), parse_constant=_refuse)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): give the {what} of a reading test") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: is not JSON, or damaged: get the file again") from None
+    if not isinstance(found, dict) or found.get("format") != form:
+        raise InputError(f"{path}: is not the {what} of a reading test (format {form!r} missing): give another file")
+    try:
+        _check(found["test"], str)
+        if form == _KEY:
+            for image in _check(found["images"], dict).values():
+                if image["truth"] not in ("real", "fake"):
+                    raise ValueError
+            return found
+        reader = {"name": " ".join(_check(found["reader"]["name"], str).split())}
+        if not reader["name"] or not reader["name"].isprintable() or len(reader["name"]) > 200:
+            raise ValueError
+        reader |= {"role": _check(found["reader"]["role"], str), "years": _check(found["reader"]["years"], int, float)}
+        for answer in _check(found["answers"], dict).values():
+            if answer["answer"] not in ("real", "fake") or answer["confidence"] not in (1, 2, 3):
+                raise ValueError
+            _check(answer["seconds"], int, float)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: is damaged (a field is missing or has no sense): get the file again") from None
+    return found | {"reader": reader}
+
+
+def _refuse(constant: str):
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _check(value, *kinds: type):
+    if not isinstance(value, kinds):
+        raise TypeError
+    return value
