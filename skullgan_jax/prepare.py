@@ -14,6 +14,7 @@ data/skulls.pieces. A scan that cannot be used is told in one line, the others a
 exit 2 that nothing could be done.
 """
 
+import math
 import os
 import pathlib
 import sys
@@ -42,7 +43,9 @@ def _flags() -> Parser:
     parser.add_argument("--thickest_mm", type=float, default=25.0, help="of any column (default %(default)s)")
     parser.add_argument("--max_hu", type=float, default=3000.0, help="metal is above (default %(default)s)")
     parser.add_argument("--lean", type=float, default=30.0, help="degrees out of the plane (default %(default)s)")
-    parser.add_argument("--region", default=",".join(REGIONS), help="wanted (default %(default)s)")
+    parser.add_argument(
+        "--region", default=",".join(REGIONS), help="side is parietal and temporal (default %(default)s)"
+    )
     parser.add_argument("--held_out", type=float, default=0.1, help="part of the subjects (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=_cores(), help="processes (default %(default)s, one per core)")
@@ -72,9 +75,14 @@ def _run(flags) -> int:
     regions = tuple(flags.region.split(","))
     if not set(regions) <= set(REGIONS):
         raise InputError(f"--region={flags.region}: give some of {','.join(REGIONS)}")
-    for name in ("pixel_mm", "angles", "slice_mm", "thickest_mm", "jobs"):
-        if not getattr(flags, name) > 0:
+    for name in ("pixel_mm", "angles", "slice_mm", "threshold", "thickest_mm", "max_hu", "lean", "jobs"):
+        if not 0 < getattr(flags, name) < math.inf:
             raise InputError(f"--{name}={getattr(flags, name)}: give a number above 0")
+    if flags.angles > cut.RAYS:
+        raise InputError(f"--angles={flags.angles}: the contour has {cut.RAYS} points; give that or fewer")
+    thickness = _numbers("thickness", flags.thickness, 2)
+    if not thickness[0] < thickness[1]:
+        raise InputError(f"--thickness={flags.thickness}: give the least, then the greatest")
     if not 0 <= flags.held_out < 1:
         raise InputError(f"--held_out={flags.held_out}: give a part from 0 to below 1")
     limits = cut.Limits(
@@ -82,7 +90,7 @@ def _run(flags) -> int:
         angles=flags.angles,
         slice_mm=flags.slice_mm,
         threshold=flags.threshold,
-        thickness_mm=_numbers("thickness", flags.thickness, 2),
+        thickness_mm=thickness,
         thickest_mm=flags.thickest_mm,
         lean_degrees=flags.lean,
         max_hu=flags.max_hu,

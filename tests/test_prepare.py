@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
+import pydicom
 import pytest
 
 from skullgan_jax import prepare
@@ -59,6 +60,10 @@ def test_from_a_hospital_folder_with_much_that_is_wrong(tmp_path, capfd, volume)
     (source / "junk.dcm").write_bytes(b"no")
     (source / "all.zip").write_bytes(b"PK")
     (source / "README").write_text("as exported")
+    heads.write_dicom(source / "half", volume[:1])
+    (half,) = (source / "half").iterdir()
+    half.write_bytes(half.read_bytes()[:700])
+    (source / "link.dcm").symlink_to("gone")
     os.mkfifo(source / "pipe")
     status, lines = command(capfd, f"--input={source}", f"--output={output}", "--held_out=0.5")
     assert status == 1
@@ -66,13 +71,14 @@ def test_from_a_hospital_folder_with_much_that_is_wrong(tmp_path, capfd, volume)
     for wanted in (
         *("MR instead", "ImagePositionPatient", "1 slice,", "rescale slope", "no vault", "truncated", "8 bits"),
         *("junk.dcm: not DICOM", "archive", "colour: 1 file: colour or multi-frame", "frames: 1 file: colour or"),
+        *("half: 1 file: cut short", "1 file: cannot be read (No such file"),
     ):
         assert sum(wanted in line for line in problems) == 1, wanted
-    assert len(problems) == 11
+    assert len(problems) == 13
 
     summary = json.loads((output / "summary.json").read_text())
     assert len({scan["subject"] for scan in summary["scans"].values()}) == 2
-    assert (summary["left_out"], summary["ignored_files"]) == (11, {"localisers": 1, "notes and others": 1})
+    assert (summary["left_out"], summary["ignored_files"]) == (13, {"localisers": 1, "notes and others": 1})
     for wanted in (
         "fewer than 20 subjects",
         "mixed reconstruction kernels (H",
@@ -81,8 +87,12 @@ def test_from_a_hospital_folder_with_much_that_is_wrong(tmp_path, capfd, volume)
         assert sum(wanted in line for line in summary["warnings"]) == 1, wanted
     written = [p for p in tmp_path.rglob("*") if p.is_file() and source not in p.parents]
     everything = b"".join(p.read_bytes() for p in written) + "".join(map(str, written)).encode()
-    for secret in (b"SECRETNAME", b"19700102", b"deep"):
-        assert secret not in everything.replace(str(tmp_path).encode(), b"")
+    everything = everything.replace(str(tmp_path).encode(), b"")
+    headers = [pydicom.dcmread(p) for folder in ("one", "deep/er/two") for p in (source / folder).iterdir()]
+    said = {str(e.value) for h in headers for e in h if e.VR in ("DA", "TM", "PN", "LO", "SH", "UI")} - {"H60", "H30"}
+    assert {"19700102", "142536.123456", "ACC9988776", "SECRETNAMEone77"} < said
+    for secret in (*said, "SECRETNAME", "deep", *(p.name for p in source.rglob("*.dcm"))):
+        assert secret.encode() not in everything, secret
     assert str(tmp_path).encode() not in b"".join(p.read_bytes() for p in written)
 
     train, held_out = open_data(config(output), 0), open_data(config(output), 0, "held_out")
@@ -223,6 +233,17 @@ def test_another_way_of_cutting_is_refused(tmp_path, capfd, two_heads, flag, mon
     assert (status, len(lines)) == (2, 1)
     assert lines[0].startswith("error: --output=skulls: was made with other options (")
     assert pathlib.Path("skulls", "train.npy").read_bytes() == before
+
+
+@pytest.mark.parametrize("flag", [
+    *("--angles=0", "--angles=721", "--threshold=nan", "--lean=-3", "--max_hu=inf", "--pixel_mm=0", "--thickness=9,8"),
+    *("--thickness=2", "--spacing=1,1", "--region=temporal", "--held_out=1"),
+])  # fmt: skip
+def test_options_that_make_no_sense_are_exit_2(tmp_path, capfd, flag):
+    status, lines = command(capfd, f"--input={tmp_path}", f"--output={tmp_path / 'out'}", flag)
+    assert (status, len(lines)) == (2, 1)
+    assert lines[0].startswith(f"error: {flag.split('=')[0]}=")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_to_do_is_exit_2(tmp_path, capfd):

@@ -13,7 +13,7 @@ from scipy import ndimage
 from skullgan_jax.ct.scans import AIR, Scan
 
 SIZE, APEX_ROW = 128, 10
-_RAYS = 720
+RAYS = 720
 _CLOSE_MM = 5.0  # thin sites and sutures that are open
 _COARSE_MM = 1.0  # the grid on which rings are closed
 _NEAR_MM = 4.0  # how far up and down a slice's surface is followed
@@ -67,7 +67,7 @@ class Ring:
 
     def points(self) -> np.ndarray:
         """(720, 2) x, y of the outer surface."""
-        angle = np.arange(_RAYS) * (2 * np.pi / _RAYS)
+        angle = np.arange(RAYS) * (2 * np.pi / RAYS)
         return self.centre + self.radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
@@ -135,13 +135,13 @@ def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | 
     centre = np.array([x.mean(), y.mean()]) * pixel_mm[::-1]
     y, x = np.nonzero(ring & deep & (depth < _DEEP_MM[1]))
     angle = np.arctan2(y * pixel_mm[0] - centre[1], x * pixel_mm[1] - centre[0])
-    base = np.bincount(np.rint(angle * _RAYS / (2 * np.pi)).astype(int) % _RAYS, minlength=_RAYS) > 0
+    base = np.bincount(np.rint(angle * RAYS / (2 * np.pi)).astype(int) % RAYS, minlength=RAYS) > 0
     return Ring(centre, _radius(hu, inside, ring, centre, pixel_mm, threshold), skull, base, problem)
 
 
 def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> np.ndarray:
     """(720,) mm to the outermost crossing of the threshold; over an opening, the radius of the closed ring."""
-    angle = np.arange(_RAYS) * (2 * np.pi / _RAYS)
+    angle = np.arange(RAYS) * (2 * np.pi / RAYS)
     way = np.stack([np.sin(angle), np.cos(angle)]) / pixel_mm[:, None]  # (2, 720) pixels per mm
     start = centre[::-1] / pixel_mm
 
@@ -159,7 +159,7 @@ def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> np.ndarray:
     near = ndimage.binary_dilation(ring, iterations=1)
     values = ndimage.map_coordinates(np.where(near, hu, -1024), along(r), order=1, cval=-1024)
     last = r.shape[1] - 2 - np.argmax((values[:, :-1] > threshold)[:, ::-1], 1)
-    rows = np.arange(_RAYS)
+    rows = np.arange(RAYS)
     a, b = values[rows, last], values[rows, last + 1]
     edge = r[rows, last] + step * (a - threshold) / np.maximum(a - b, 1e-3)
     return np.where((a > threshold) & (edge > rim - _CLOSE_MM), edge, rim)
@@ -256,9 +256,9 @@ def _is_near(heights: np.ndarray, k: int, own: range) -> bool:
 def _cut_slice(hu, ring: Ring, normals, pixel_mm, limits: Limits):
     """The windows of a slice: (angles, 128, 128) int16, and what is known of each."""
     points = ring.points()
-    centres = [round(a * _RAYS / limits.angles) for a in range(limits.angles)]
+    centres = [round(a * RAYS / limits.angles) for a in range(limits.angles)]
     places = [_place(points, c, limits.pixel_mm) for c in centres]
-    known = [{"angle": 360.0 * c / _RAYS, "region": _region(2 * np.pi * c / _RAYS)} for c in centres]
+    known = [{"angle": 360.0 * c / RAYS, "region": _region(2 * np.pi * c / RAYS)} for c in centres]
     windows = np.zeros((len(centres), SIZE, SIZE), np.int16)
     for about in known:
         about["reason"] = "the ring is too small for the window"
@@ -313,8 +313,8 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 def _place(points, centre: int, pixel_mm: float):
     """The window around a contour point: (2, 128, 128) mm x and y of its pixels, its arc's rays, its way down."""
     width = SIZE * pixel_mm
-    half = np.arange(1, _RAYS // 4)
-    left, right = points[(centre - half) % _RAYS], points[(centre + half) % _RAYS]
+    half = np.arange(1, RAYS // 4)
+    left, right = points[(centre - half) % RAYS], points[(centre + half) % RAYS]
     chord = np.linalg.norm(right - left, axis=1)
     if chord.max() < width:
         return None, None, None
@@ -323,7 +323,7 @@ def _place(points, centre: int, pixel_mm: float):
     first, last = (p[max(k - 1, 0)] * (1 - part) + p[k] * part for p in (left, right))
     across = (last - first) / np.linalg.norm(last - first)
     down = np.array([-across[1], across[0]])  # angles run clockwise on the screen, so this is inwards
-    arc = np.arange(centre - half[k], centre + half[k] + 1) % _RAYS
+    arc = np.arange(centre - half[k], centre + half[k] + 1) % RAYS
     middle = (first + last) / 2
     top = np.min((points[arc] - middle) @ down)
     column = (np.arange(SIZE) - (SIZE - 1) / 2) * pixel_mm

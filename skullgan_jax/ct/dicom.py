@@ -68,6 +68,8 @@ def header(path) -> pydicom.Dataset:
 def _check(path, found) -> None:
     sop, modality = found.get("SOPClassUID"), found.get("Modality", "")
     image_type = [str(x).upper() for x in found.get("ImageType") or ()]
+    if sop == uid.CTImageStorage and "Rows" not in found:
+        raise InputError(f"{path}: cut short, it ends before its pixels; copy it again")
     if sop == uid.MediaStorageDirectoryStorage or "Rows" not in found:
         raise NoImage("reports and others without pixels")
     if {"LOCALIZER", "SCOUT"} & set(image_type):

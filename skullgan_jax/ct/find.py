@@ -24,7 +24,7 @@ def _files(inputs, complain) -> list[tuple[pathlib.Path, pathlib.Path]]:
         ):
             folders.sort()
             paths = (pathlib.Path(folder, n) for n in sorted(names) if not n.startswith("."))
-            found += [(root, p) for p in paths if p.is_file()]  # a pipe would be waited for
+            found += [(root, p) for p in paths if p.is_file() or not p.exists()]  # a pipe would hang
     return found
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from skullgan_jax.errors import InputError
 
 AIR = -1024  # HU; padding outside the field of view is stored as anything below
+_AT_ONCE = 16  # slices of a compressed volume; each is unpacked from where the last one ended
 _FEWEST = 3  # slices; the lean of the surface needs neighbours
 
 
@@ -177,7 +178,8 @@ def nifti(path, subject: str) -> Scan:
     import nibabel
 
     try:
-        image = nibabel.load(path)
+        open(path, "rb").close()  # nibabel would not say why it cannot
+        image = nibabel.load(path, keep_file_open=True)
         shape, affine, dtype = image.shape, image.affine, image.get_data_dtype()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -198,12 +200,14 @@ def nifti(path, subject: str) -> Scan:
     def read(i: int) -> np.ndarray:
         if not volume:
             try:
-                proxy = image.dataobj
-                volume.extend([np.asanyarray(proxy.get_unscaled()).reshape(shape), proxy.slope, proxy.inter])
+                volume.extend(_volume(image, shape))
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
             except Exception as error:
                 raise InputError(f"{path}: truncated or damaged ({_one_line(error)}); copy it again") from None
-        pixels = np.take(volume[0], i, axis=along).astype(np.float32)
-        return pixels * np.float32(volume[1]) + np.float32(volume[2])
+        stored, slope, intercept = volume
+        # Not np.take: of a volume in Fortran order, as NIfTI's are, it copies the whole for every slice.
+        return np.moveaxis(stored, along, 0)[i].astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
     return oriented(
         name=str(path),
@@ -215,6 +219,26 @@ def nifti(path, subject: str) -> Scan:
         shape=(shape[rows], shape[columns]),
         read=read,
     )
+
+
+def _volume(image, shape: tuple[int, ...]) -> tuple[np.ndarray, float, float]:
+    """Stored values, slope and intercept of a NIfTI: plain files as a memory map, compressed ones in int16.
+
+    A compressed volume has to be held whole; in float64, as some tools write it, it would take gigabytes per process.
+
+    Raises:
+      InputError: NaN or infinite values, without the name of the file.
+    """
+    proxy = image.dataobj
+    if proxy.dtype.itemsize <= 2 or not str(proxy.file_like).endswith(".gz"):
+        return np.asanyarray(proxy.get_unscaled()).reshape(shape), proxy.slope, proxy.inter
+    hu, limits = np.empty(shape, np.int16, "F"), np.iinfo(np.int16)
+    for first in range(0, shape[2], _AT_ONCE):
+        part = np.asarray(proxy[:, :, first : first + _AT_ONCE]).reshape(*shape[:2], -1)
+        if not np.isfinite(part).all():
+            raise InputError("NaN or infinite values; export it again")
+        hu[:, :, first : first + _AT_ONCE] = np.rint(part).clip(limits.min, limits.max)
+    return hu, 1.0, 0.0
 
 
 def npy(path, subject: str, spacing: tuple[float, float, float] | None) -> Scan:

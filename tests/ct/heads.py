@@ -48,6 +48,8 @@ def write_dicom(folder, volume, *, patient="SECRETNAME", **tags):
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = f"{series}.{i + 1}"
         ds.SeriesInstanceUID, ds.Modality, ds.ImageType = series, "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
         ds.PatientName, ds.PatientID, ds.StudyDate = f"{patient}^A", f"{patient}77", "19700102"
+        ds.PatientBirthDate, ds.StudyTime, ds.AccessionNumber = "19310203", "142536.123456", "ACC9988776"
+        ds.InstitutionName, ds.SeriesDescription = "SECRETHOSPITAL", f"HEAD OF {patient}"
         ds.ImagePositionPatient, ds.ImageOrientationPatient = [0, 0, i * SPACING[0]], [1, 0, 0, 0, 1, 0]
         ds.PixelSpacing, ds.SliceThickness, ds.KVP, ds.ConvolutionKernel = list(SPACING[1:]), SPACING[0], 120, "H60"
         ds.Rows, ds.Columns = pixels.shape

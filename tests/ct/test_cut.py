@@ -1,12 +1,14 @@
 """Segments cut from phantom heads whose thickness and SDR are known, in any orientation."""
 
 import collections
+import tracemalloc
 
 import nibabel
 import numpy as np
 import pytest
 
 from skullgan_jax.ct import cut, scans
+from skullgan_jax.errors import InputError
 from tests.ct import heads
 
 
@@ -47,6 +49,39 @@ def test_any_orientation_of_nifti_gives_the_same_segments(tmp_path, axes):
     nibabel.save(image.as_reoriented(turn), tmp_path / "head.nii.gz")
     found = cut.cut(scans.nifti(tmp_path / "head.nii.gz", "a"), cut.Limits()).windows
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float64])
+def test_a_compressed_volume_is_held_once_in_two_bytes(tmp_path, dtype):
+    volume = np.random.default_rng(0).integers(-2000, 3000, (96, 96, 200)).astype(dtype)
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.5, -0.5, 1, 1])), tmp_path / "head.nii.gz")
+    scan = scans.nifti(tmp_path / "head.nii.gz", "a")
+    tracemalloc.start()
+    found = [scan.read(i).T for i in (199, 0, 100)]
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    scan.read(50)
+    again = tracemalloc.get_traced_memory()[1] - held
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, volume[..., [199, 0, 100]].transpose(2, 0, 1))
+    assert held < 1.2 * volume.size * 2
+    assert peak < 2.5 * volume.size * 2
+    assert again < 10 * volume[..., 0].size * 4
+
+
+def test_nan_in_a_compressed_volume(tmp_path):
+    volume = np.zeros((96, 96, 40), np.float32)
+    volume[5, 5, 39] = np.nan
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.5, -0.5, 1, 1])), tmp_path / "head.nii.gz")
+    with pytest.raises(InputError, match=r"head\.nii\.gz: NaN or infinite values; export it again$"):
+        scans.nifti(tmp_path / "head.nii.gz", "a").slice(0)
+
+
+@pytest.mark.parametrize("name", ["head.nii", "head.npy"])
+def test_a_volume_that_may_not_be_opened(tmp_path, name):
+    (tmp_path / name).mkdir()  # may not be opened by root either
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)$"):
+        scans.nifti(tmp_path / name, "a") if name.endswith("nii") else scans.npy(tmp_path / name, "a", (1, 1, 1))
 
 
 def test_parts_together_are_the_whole(tmp_path):
