@@ -119,7 +119,7 @@ def test_training_and_others_read_the_same(tmp_path, capfd, two_heads):
         for image, row in zip(images, rows, strict=True):
             segment = by_place[row["scan"], row["slice"], round(row["angle"])]
             np.testing.assert_array_equal(segment["image"], image)
-            assert segment["thickness_mm"] == np.float32(row["thickness_mm"])
+            assert segment["thickness_3d_mm"] == np.float32(row["thickness_3d_mm"])
     assert (tmp_path / "tfds" / "skullgan_jax_cache").is_dir()
     assert open_data(config(tmp_path / "tfds"), 0).fingerprint == open_data(config(tmp_path / "npy"), 0).fingerprint
 

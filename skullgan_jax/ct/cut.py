@@ -338,8 +338,8 @@ def _region(angle: float) -> str:
     return "frontal" if back < -np.sqrt(0.5) else "occipital" if back > np.sqrt(0.5) else "side"
 
 
-def _half_maximum(values, mask) -> np.ndarray:
-    """(N, 128) rows from where a column reaches half of its table's peak, to where it falls below half of the other's.
+def _half_maximum(values, mask) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 128) rows where a column reaches half of its table's peak, and where it falls below half of the other's.
 
     Sub-pixel full width at half maximum: where the true edge is whatever the sharpness of the kernel, as long as a
     table is thicker than the point-spread function. The threshold itself would lie outside the bone.
@@ -353,12 +353,13 @@ def _half_maximum(values, mask) -> np.ndarray:
         here = np.take_along_axis(turned, at, 1)
         before = np.maximum(np.take_along_axis(turned, np.maximum(at - 1, 0), 1), 0)
         edges.append((at - np.clip((here - half) / np.maximum(here - before, 1), 0, 1))[:, 0])
-    return np.where(mask.any(1), SIZE - 1 - edges[1] - edges[0], 0)
+    return edges[0], SIZE - 1 - edges[1]
 
 
 def _measure(values, out, mask, arcs, normals, limits: Limits) -> dict[str, np.ndarray]:
     """Thickness along columns and normals (mm), lean (degrees), SDR, mean and greatest HU of N windows, (N,) each."""
-    column_mm = _half_maximum(values, mask) * limits.pixel_mm
+    top, bottom = _half_maximum(values, mask)
+    column_mm = np.where(mask.any(1), bottom - top, 0) * limits.pixel_mm
     cosine = np.empty_like(column_mm)
     lean = np.empty(len(out))
     for i, (arc, down) in enumerate(arcs):
@@ -370,25 +371,27 @@ def _measure(values, out, mask, arcs, normals, limits: Limits) -> dict[str, np.n
     return {
         "column_mm": column_mm.mean(1),
         "thickest_mm": column_mm.max(1),
-        "thickness_mm": (column_mm * cosine).mean(1),
+        "thickness_3d_mm": (column_mm * cosine).mean(1),
         "lean_degrees": lean,
-        "sdr": _density_ratio(out, mask, limits.pixel_mm),
+        "sdr": _density_ratio(out, mask, top, bottom, limits.pixel_mm),
         "mean_hu": out.sum((1, 2)) / count,
         "max_hu": out.max((1, 2)),
     }
 
 
-def _density_ratio(out, mask, pixel_mm: float) -> np.ndarray:
-    """(N,) SDR `central`: least of a ray's central half / its greatest, mean over rays 1.8 mm apart."""
+def _density_ratio(out, mask, top, bottom, pixel_mm: float) -> np.ndarray:
+    """(N,) SDR `central`: least of a ray's central half / its greatest, mean over rays 1.8 mm apart.
+
+    The central half is that between the half maxima, as in radiology.py: blur would reach into that between the edges of
+    the mask.
+    """
     rays = slice(None, None, max(1, round(1.8 / pixel_mm)))
-    out, mask = out[..., rays], mask[..., rays]
-    first, last = np.argmax(mask, 1)[:, None], SIZE - 1 - np.argmax(mask[:, ::-1], 1)[:, None]
-    length = last - first + 1
-    quarter, rows = length // 4, np.arange(SIZE)[:, None]
-    central = (rows >= first + quarter) & (rows <= last - quarter)
+    out, mask, top, bottom = out[..., rays], mask[..., rays], top[:, None, rays], bottom[:, None, rays]
+    quarter, rows = (bottom - top) / 4, np.arange(SIZE)[:, None]
+    central = mask & (rows >= top + quarter) & (rows <= bottom - quarter)
     least = np.where(central, out, np.iinfo(np.int16).max).min(1)
-    greatest = np.where((rows >= first) & (rows <= last), out, 0).max(1)
-    ok = mask.any(1) & (length[:, 0] >= 3)
+    greatest = np.where(mask, out, 0).max(1)
+    ok = (mask.sum(1) >= 3) & central.any(1)
     return np.where(ok, least / np.maximum(greatest, 1), 0).sum(1) / np.maximum(ok.sum(1), 1)
 
 

@@ -15,7 +15,7 @@ from skullgan_jax.progress import Progress
 SPLITS = ("train", "held_out")
 CACHE = "skullgan_jax_cache"  # made by readers, of what is here now
 _PER_SHARD = 2000  # segments: 66 MB
-_NUMBERS = ("column_mm", "thickest_mm", "thickness_mm", "lean_degrees", "sdr", "mean_hu", "max_hu", "angle")
+_NUMBERS = ("column_mm", "thickest_mm", "thickness_3d_mm", "lean_degrees", "sdr", "mean_hu", "max_hu", "angle")
 
 
 def is_remote(output: str) -> bool:

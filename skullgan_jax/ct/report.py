@@ -26,7 +26,7 @@ _SHOWN = 96  # accepted segments
 _LANDMARKS = (("air", -1000), ("water", 0), ("soft tissue", 40), ("diploe", 700), ("cortical bone", 1700))
 _HISTOGRAMS = (  # name, label, digits
     ("sdr", "SDR (central)", 2),
-    ("thickness_mm", "thickness, mm", 1),
+    ("thickness_3d_mm", "thickness, mm", 1),
     ("mean_hu", "mean intensity, HU", 0),
     ("lean_degrees", "lean out of the plane, degrees", 0),
 )
@@ -248,7 +248,7 @@ def _by(found: Found, scans: dict, field: str) -> str:
     for group, members in sorted(groups.items()):
         known = [k for s in members for p in found[s] for k in p.known]
         good = [k for k in known if not k["reason"]]
-        means = [np.mean([k[n] for k in good] or [np.nan]) for n in ("thickness_mm", "sdr", "mean_hu")]
+        means = [np.mean([k[n] for k in good] or [np.nan]) for n in ("thickness_3d_mm", "sdr", "mean_hu")]
         numbers = [
             ", ".join(f"{x:g}" for x in sorted({scans[s][f] for s in members})) for f in ("kvp", "source_slice_mm")
         ]

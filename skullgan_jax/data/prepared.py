@@ -69,7 +69,7 @@ def read(path, split: str) -> tuple[np.ndarray, list[dict]]:
 
     Returns:
       (N, 128, 128) int16 HU, memory-mapped, and N dicts: subject and scan (hashes), slice, angle, region, kernel, kvp,
-      source_slice_mm, source_pixel_mm, column_mm, thickness_mm, thickest_mm, lean_degrees, sdr, mean_hu, max_hu.
+      source_slice_mm, source_pixel_mm, column_mm, thickness_3d_mm, thickest_mm, lean_degrees, sdr, mean_hu, max_hu.
 
     Raises:
       InputError: it cannot be read, or has no such split.

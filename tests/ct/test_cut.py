@@ -22,7 +22,7 @@ def test_thickness_and_sdr_of_the_phantom_come_back(tmp_path, tilt):
     found = cut.cut(opened(tmp_path, heads.head(tilt=tilt)), cut.Limits())
     accepted = [k for k in found.known if not k["reason"]]
     assert len(accepted) > 400
-    assert np.mean([k["thickness_mm"] for k in accepted]) == pytest.approx(heads.SHELL_MM, abs=0.3)
+    assert np.mean([k["thickness_3d_mm"] for k in accepted]) == pytest.approx(heads.SHELL_MM, abs=0.3)
     assert np.mean([k["sdr"] for k in accepted]) == pytest.approx(heads.DIPLOE_HU / heads.TABLE_HU, abs=0.03)
     assert found.windows.shape == (len(found.known), 128, 128)
 
@@ -114,7 +114,7 @@ def test_coarser_pixels_and_fewer_angles(tmp_path):
     found = cut.cut(scan, cut.Limits(pixel_mm=0.6, angles=8, slice_mm=5))
     assert len(found.windows) == 8 * 2  # 3 mm from slice to slice: the first and the third
     accepted = [k for k in found.known if not k["reason"]]
-    assert np.mean([k["thickness_mm"] for k in accepted]) == pytest.approx(heads.SHELL_MM, abs=0.3)
+    assert np.mean([k["thickness_3d_mm"] for k in accepted]) == pytest.approx(heads.SHELL_MM, abs=0.3)
 
 
 def test_slope_and_units_of_nifti(tmp_path):

@@ -77,7 +77,7 @@ def test_thickness_behind_a_tilted_gantry(tmp_path, tilt):
     np.testing.assert_allclose(np.diff(scan.heights), heads.SPACING[0] * c)
     accepted = [k for k in cut.cut(scan, cut.Limits()).known if not k["reason"]]
     assert len(accepted) > 150
-    assert np.mean([k["thickness_mm"] for k in accepted]) == pytest.approx(heads.SHELL_MM, abs=0.3)
+    assert np.mean([k["thickness_3d_mm"] for k in accepted]) == pytest.approx(heads.SHELL_MM, abs=0.3)
     assert np.mean([k["sdr"] for k in accepted]) == pytest.approx(heads.DIPLOE_HU / heads.TABLE_HU, abs=0.03)
 
 
@@ -89,7 +89,7 @@ def test_missing_slices_are_followed_and_noted(tmp_path):
     scan = stack(tmp_path)
     assert scan.notes == ("2 slices missing",)
     accepted = [k for k in cut.cut(scan, cut.Limits()).known if not k["reason"]]
-    assert np.mean([k["thickness_mm"] for k in accepted]) == pytest.approx(heads.SHELL_MM, abs=0.3)
+    assert np.mean([k["thickness_3d_mm"] for k in accepted]) == pytest.approx(heads.SHELL_MM, abs=0.3)
 
 
 def test_padding_is_air(tmp_path):
