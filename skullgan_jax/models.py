@@ -9,9 +9,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.layers import BatchNorm, Conv, by_image, conv3x3, downconv, product, texture_noise, upconv
+from skullgan_jax.layers import BN_EPS, BatchNorm, Conv, by_image, conv3x3, downconv, product, texture_noise, upconv
 
 SIZE = 128  # pixels along each side of an image
 
@@ -30,18 +31,21 @@ class Generator(nnx.Module):
       nz: size of the latent.
       ngf: width; the last hidden layer has ngf/16 channels, so it must be a multiple of 16.
       dtype: what convolutions compute in.
+      folded: whether main1 to main5 have a bias in place of their BatchNorm, for weights from `fold`.
       rngs: nnx.Rngs with a `params` stream (or a default one).
     """
 
-    def __init__(self, nc: int = 1, nz: int = 200, ngf: int = 256, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(
+        self, nc: int = 1, nz: int = 200, ngf: int = 256, *, dtype=jnp.float32, folded: bool = False, rngs: nnx.Rngs
+    ):
         _check(nc=(nc, 1, ""), nz=(nz, 1, ""), ngf=(ngf, 16, ", because conv3 has ngf/16 channels"))
         options = {"dtype": dtype, "rngs": rngs}
         widths = [16 * ngf >> i for i in range(6)]  # 16 ngf ... ngf/2
-        self.main1 = Conv(product, (nz, 4, 4, widths[0]), **options)
+        self.main1 = Conv(product, (nz, 4, 4, widths[0]), bias=folded, **options)
         for i, (cin, cout) in enumerate(itertools.pairwise(widths)):
-            setattr(self, f"main{i + 2}", Conv(upconv, (cin, 4, 4, cout), **options))
+            setattr(self, f"main{i + 2}", Conv(upconv, (cin, 4, 4, cout), bias=folded and i < 4, **options))
         for i, channels in enumerate(widths[:5]):
-            setattr(self, f"norm{i + 1}", BatchNorm(channels, rngs=rngs))
+            setattr(self, f"norm{i + 1}", _identity if folded else BatchNorm(channels, rngs=rngs))
         self.conv1 = Conv(conv3x3, (3, 3, ngf // 2, ngf // 4), bias=True, **options)
         self.conv2 = Conv(conv3x3, (3, 3, ngf // 4, ngf // 8), bias=True, **options)
         self.conv3 = Conv(conv3x3, (3, 3, ngf // 8, ngf // 16), bias=True, **options)
@@ -68,6 +72,30 @@ class Generator(nnx.Module):
         x = texture_noise(x, noise1)
         x = self.conv4(self.conv3(x))  # B 128 128 nc
         return jnp.tanh(x.astype(jnp.float32))
+
+
+def _identity(x, train: bool):
+    return x
+
+
+def fold(params: dict, stats: dict) -> dict:
+    """A generator's weights with the BatchNorm of main1 to main5 folded in: the parameters of one that is `folded`.
+
+    (W x - mean) s + b with s = scale / sqrt(var + eps) is (s W) x + (b - s mean); the same images within rounding.
+
+    Args:
+      params: the generator's, float32.
+      stats: its BatchNorm statistics.
+    """
+    folded = {k: v for k, v in params.items() if not k.startswith("norm")}
+    for i in range(1, 6):
+        norm, seen = params[f"norm{i}"], stats[f"norm{i}"]
+        scale = norm["scale"] * lax.rsqrt(seen["var"] + BN_EPS)
+        folded[f"main{i}"] = {
+            "kernel": params[f"main{i}"]["kernel"] * scale,
+            "bias": norm["bias"] - seen["mean"] * scale,
+        }
+    return folded
 
 
 class Discriminator(nnx.Module):

@@ -51,6 +51,11 @@ class TrainState:
     d_plateau: Plateau
 
 
+def resolve_dtype(name: str) -> str:
+    """What convolutions compute in: of "auto" bfloat16 on GPUs and TPUs, float32 on CPUs."""
+    return name if name != "auto" else "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
 @dataclasses.dataclass(frozen=True)
 class Pair:
     """The structure of both networks: what runs the weights of a TrainState."""
@@ -61,8 +66,8 @@ class Pair:
     ndf: int = 64
     dtype: str = "float32"
 
-    def generator(self, rngs: nnx.Rngs) -> models.Generator:
-        return models.Generator(self.nc, self.nz, self.ngf, dtype=jnp.dtype(self.dtype), rngs=rngs)
+    def generator(self, rngs: nnx.Rngs, folded: bool = False) -> models.Generator:
+        return models.Generator(self.nc, self.nz, self.ngf, dtype=jnp.dtype(self.dtype), folded=folded, rngs=rngs)
 
     def discriminator(self, rngs: nnx.Rngs) -> models.Discriminator:
         return models.Discriminator(self.nc, self.ndf, dtype=jnp.dtype(self.dtype), rngs=rngs)
