@@ -118,7 +118,8 @@ def main():
     import jax
     import jax.numpy as jnp
 
-    from skullgan_jax import sample, state, step
+    from skullgan_jax import state, step
+    from skullgan_jax.sampling import draw
 
     device = jax.devices()[0]
     pair = state.Pair(nz=args.nz, ngf=args.ngf, ndf=args.ndf, dtype=args.dtype)
@@ -142,10 +143,10 @@ def main():
 
     g_params, g_stats, d_params, d_stats = state.quick_to_compile(lambda: pair.init(0))()
     if "sample" in args.what:
-        generate = sample.generator(pair)
+        generate = draw.generator(pair)
         for batch in map(int, args.batches.split(",")):
             contestants = {
-                "ours": lambda b=batch: generate(g_params, g_stats, sample.key(0), jnp.arange(b)).block_until_ready()
+                "ours": lambda b=batch: generate(g_params, g_stats, draw.key(0), jnp.arange(b)).block_until_ready()
             }
             if peer:
                 contestants["torch"] = lambda b=batch: peer.run("sample", b)

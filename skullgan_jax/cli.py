@@ -1,6 +1,7 @@
 """The console script, `skullgan train ...` for `python -m skullgan_jax.main ...`; how commands take flags and fail."""
 
 import argparse
+import importlib
 import sys
 import threading
 import warnings
@@ -10,6 +11,7 @@ USAGE = """usage: skullgan COMMAND [FLAGS]
 
   train     train the pair, e.g. skullgan train --config=configs/skull.py:demo --workdir=runs/demo
   prepare   head CTs to a training set, e.g. skullgan prepare --input=hospital/ --output=data/skulls
+  sample    slices in HU, e.g. skullgan sample --model=runs/demo --num=1000 --output=skulls.npy
   convert   PyTorch's .pth to a model and back, e.g. skullgan convert --generator=netG.pth --output=models/skullgan
 
 skullgan COMMAND --help says more."""
@@ -24,14 +26,8 @@ def main() -> None:
         from skullgan_jax.main import run
 
         run([f"{sys.argv[0]} train", *rest])
-    elif command == "convert":
-        from skullgan_jax.convert import run
-
-        run(rest)
-    elif command == "prepare":
-        from skullgan_jax.prepare import run
-
-        run(rest)
+    elif command in ("prepare", "sample", "convert"):
+        importlib.import_module(f"skullgan_jax.{command}").run(rest)
     else:
         fail(f"no command {command!r}; see skullgan --help")
 

@@ -80,7 +80,9 @@ def by_image(f, *arrays):
     """
 
     def one_by_one(*arrays):
-        batch, devices = arrays[0].shape[0], jax.device_count()
+        # Inside shard_map the arrays are those of one device already.
+        devices = 1 if jax.sharding.get_abstract_mesh().manual_axes else jax.device_count()
+        batch = arrays[0].shape[0]
         if batch % devices:
             return f(*arrays)
 

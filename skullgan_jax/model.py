@@ -5,12 +5,14 @@ with lie in a file of their own, since they may come later.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 import sys
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +22,15 @@ import safetensors.numpy
 from flax import traverse_util
 
 import skullgan_jax
-from skullgan_jax import checkpoint, sample
+from skullgan_jax import checkpoint, models
 from skullgan_jax.data.calibration import Calibration
 from skullgan_jax.errors import InputError
 from skullgan_jax.progress import Progress
-from skullgan_jax.state import Pair
+from skullgan_jax.sampling import draw
+from skullgan_jax.state import Pair, resolve_dtype
 
 FORMAT = 1
+BATCH_NORM = ("standing", "running", "batch")
 _STANDING = "standing.safetensors"
 
 
@@ -35,7 +39,7 @@ class Model:
     """A trained pair.
 
     params and stats of each network are nested dicts of float32 arrays, those of the discriminator None if there is
-    none. `standing` are the generator's BatchNorm statistics to sample with (see sample.py), None until they are
+    none. `standing` are the generator's BatchNorm statistics to sample with (see sampling/draw.py), None until they are
     computed; `folder` is the model directory that they belong to, if there is one. `batches_tracked` is how many
     batches each BatchNorm has seen, by network, for PyTorch.
     """
@@ -51,33 +55,87 @@ class Model:
     batches_tracked: dict
     standing: dict | None = None
     folder: pathlib.Path | None = None
+    _sampler: tuple | None = dataclasses.field(default=None, init=False, repr=False, compare=False)  # the last
 
     def compute_standing(self) -> None:
         """Compute the standing statistics, with progress on stderr, and store them in the model's folder.
 
         At full size that is a minute on a CPU. Where they cannot be stored they hold for this object alone.
         """
-        self.g_params = jax.device_put(self.g_params)
-        num = sample.STANDING_LATENTS
+        num = draw.STANDING_LATENTS
         progress = Progress("standing statistics: latent", num, "latents")
-        self.standing = sample.standing_statistics(self.pair, self.g_params, num=num, progress=progress)
+        params = jax.device_put(self.g_params)
+        self.standing = jax.device_get(draw.standing_statistics(self.pair, params, num=num, progress=progress))
         if self.folder is not None:
             try:
                 self._save_standing(self.folder)
             except OSError as e:
                 print(f"{self.folder}: {_STANDING} cannot be written ({e.strerror or e}); not kept", file=sys.stderr)
 
-    def sample(self, num: int, *, seed: int = 0, batch: int = sample.BATCH, progress=None) -> np.ndarray:
-        """Samples 0 to num - 1 of a seed, (num, 128, 128) int16 HU; sample i depends on the model, seed and i alone.
+    def sampler(
+        self, *, seed: int = 0, batch_norm: str = "standing", batch: int | None = None, dtype: str = "auto"
+    ) -> draw.Sampler:
+        """What draws the samples of a seed, on all devices of this process. Computes standing statistics if need be.
 
-        The first call computes the standing statistics if the model has none.
+        Args:
+          seed: of the stream.
+          batch_norm: the statistics: "standing", those of these weights; "running", training's; "batch", those of each
+            `batch` samples, as published.
+          batch: samples per device at a time, by default 16 on a CPU and 64 elsewhere.
+          dtype: what convolutions compute in; auto is float32 on a CPU and bfloat16 elsewhere.
         """
-        if self.standing is None:
+        if batch_norm == "standing" and self.standing is None:
             self.compute_standing()
-        self.g_params = jax.device_put(self.g_params)
-        return sample.slices(
-            self.pair, self.g_params, self.standing, self.calibration, num, seed=seed, batch=batch, progress=progress
-        )
+        wanted = (seed, batch_norm, batch, dtype)
+        if self._sampler is None or self._sampler[0] != wanted:
+            stats = {"standing": self.standing, "running": self.g_stats, "batch": None}[batch_norm]
+            pair = dataclasses.replace(self.pair, dtype=resolve_dtype(dtype))
+            batch = batch or draw.default_batch()
+            options = {"seed": seed, "batch": batch}
+            sampler = draw.Sampler(pair, self.g_params, stats, self.calibration, self.pixel_mm, **options)
+            self._sampler = wanted, sampler
+        return self._sampler[1]
+
+    def sample(self, num: int, *, seed: int = 0, start: int = 0, progress=None, **options) -> np.ndarray:
+        """Samples start to start + num - 1 of a seed, (num, 128, 128) int16 HU.
+
+        Sample i depends on the model, the seed, i and the BatchNorm mode alone. `options` are those of `sampler`;
+        progress is called with the number done.
+        """
+        drawn = self.sampler(seed=seed, **options).ranges([(start, start + num)], progress)
+        return next(drawn).hu
+
+    def stream(
+        self, batch_size: int, *, seed: int = 0, start: int = 0, num: int | None = None, **options
+    ) -> Iterator[np.ndarray]:
+        """The samples from `start` on in batches, (batch_size, 128, 128) int16 HU: `num` of them, or without an end.
+
+        The devices draw ahead by two calls. `options` are those of `sampler`. For tf.data: `dataset`.
+        """
+        last = start + num if num is not None else draw.INDICES
+        ranges = ((i, min(i + batch_size, last)) for i in range(start, last, batch_size))
+        return (drawn.hu for drawn in self.sampler(seed=seed, **options).ranges(ranges))
+
+    def dataset(self, batch_size: int, **options):
+        """The same as a tf.data.Dataset of (B, 128, 128) int16 HU; each iteration begins at `start`."""
+        from skullgan_jax.data.pipeline import import_tensorflow
+
+        tf = import_tensorflow()
+        batch = tf.TensorSpec((None, models.SIZE, models.SIZE), tf.int16)
+        return tf.data.Dataset.from_generator(lambda: self.stream(batch_size, **options), output_signature=batch)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The hash of the generator: names, shapes and float32 values of weights and statistics, and the calibration.
+
+        The same for a model directory, the .pth that it was converted from and the workdir that it was exported from.
+        """
+        digest = hashlib.sha256(repr((self.pair.nz, self.pair.ngf, self.pair.nc, self.calibration)).encode())
+        flat = traverse_util.flatten_dict({"params": self.g_params, "stats": self.g_stats}, sep=".")
+        for name in sorted(flat):
+            digest.update(f"{name} {flat[name].shape}".encode())
+            digest.update(np.ascontiguousarray(flat[name], "<f4"))
+        return digest.hexdigest()
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write the directory beside, then rename it into place."""
@@ -118,7 +176,7 @@ class Model:
         """With what they were computed of, so that they are not taken for those of other weights."""
         about = {
             "generator": json.loads((folder / "model.json").read_text())["files"]["generator.safetensors"],
-            "latents": str(sample.STANDING_LATENTS),
+            "latents": str(draw.STANDING_LATENTS),
             "seed": "0",
         }
         beside = folder / f"{_STANDING}.tmp"

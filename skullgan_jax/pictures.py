@@ -29,6 +29,14 @@ def sheet(hu, columns: int):
     return sheet
 
 
+def contact_sheet(path, hu, columns: int, *, window: tuple[float, float], text: str) -> None:
+    """Slices (N, 128, 128) in HU as an 8-bit PNG, a pixel for a pixel; the text goes into the file."""
+    low, high = window
+    page = sheet(np.asarray(hu, np.float32), columns)
+    colours = plt.get_cmap("gray").with_extremes(bad="white")
+    plt.imsave(path, page, cmap=colours, vmin=low, vmax=high, format="png", metadata={"Description": text})
+
+
 def _units(calibration) -> str:
     return "grey level" if (calibration.hu_min, calibration.hu_max) == (0, 255) else "HU"
 

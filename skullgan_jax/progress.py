@@ -22,18 +22,19 @@ class Progress:
       what: begins the line, e.g. "sampled".
       total: how many there are.
       unit: what is counted, e.g. "slices".
+      done: how many there were before, which do not count for the rate.
     """
 
-    def __init__(self, what: str, total: int, unit: str):
+    def __init__(self, what: str, total: int, unit: str, done: int = 0):
         self.what, self.total, self.unit, self.started = what, total, unit, time.monotonic()
-        self.shown = self.started
+        self.shown, self.before = self.started, done
 
     def __call__(self, done: int) -> None:
         last, terminal, now = done >= self.total, sys.stderr.isatty(), time.monotonic()
         if not last and now - self.shown < (0.2 if terminal else 30):
             return
         self.shown, seconds = now, max(now - self.started, 1e-9)
-        rate = done / seconds
+        rate = max(done - self.before, 1e-9) / seconds
         rest = f"in {duration(seconds)}" if last else f"ETA {duration((self.total - done) / rate)}"
         line = f"{self.what} {done}/{self.total}, {rate:.1f} {self.unit}/s, {rest}"
         end = "\n" if last or not terminal else " \r"  # the space wipes what a longer line left

@@ -1,107 +1,123 @@
-"""Slices from a generator: sample i is a function of (model, seed, i) alone."""
+"""Draw synthetic skull slices in HU, from a few to a million.
 
-import functools
-import json
+  python -m skullgan_jax.sample --model=models/skullgan --num=1000 --seed=0 --output=skulls.npy
+  python -m skullgan_jax.sample --model=runs/skull --num=1000000 --output=gs://bucket/skulls.zarr
+  python -m skullgan_jax.sample --model=runs/skull --num=500 --output=thick.npy --where="sdr<0.4 and thickness_mm>6"
+
+Sample i is a function of the model, the seed, i and the BatchNorm mode alone: whatever --num, --start, devices, hosts
+and interruptions. The same command again goes on where it was; with a greater --num it adds. Beside the samples lie
+what they are (.json, or the attributes of a .zarr), SDR, thickness and intensity (.csv, or arrays) and a picture.
+
+Several processes, on one host or many, share a job by --processes=P and --process=0 to P-1, by default those of Slurm;
+none waits for another. Synthetic slices are for research use only.
+"""
+
 import os
-import pathlib
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from skullgan_jax import host
+from skullgan_jax.cli import Parser, fail
+from skullgan_jax.errors import InputError
 
-from skullgan_jax import models, rng
-from skullgan_jax.data.calibration import Calibration
-from skullgan_jax.layers import BN_MOMENTUM
-from skullgan_jax.state import Pair
-
-BATCH = 16  # by default
-STANDING_LATENTS = 256
+FORMATS = ("npy", "zarr", "nifti", "dicom", "png")
 
 
-@functools.cache
-def generator(pair: Pair):
-    """Jitted `generate(params, stats, key, indices) -> (B, 128, 128, nc)` in [-1, 1], BatchNorm from `stats`.
-
-    One function a pair, so that all who call it with the same batch size share one compiled program.
-    """
-    graph, _ = pair.graphs()
-
-    @jax.jit
-    def generate(params, stats, key, indices):
-        z, noise = rng.latents(key, indices, pair.nz, pair.ngf)
-        return models.apply(graph, params, stats, z, noise, train=False)[0]
-
-    return generate
-
-
-def key(seed: int):
-    """The stream that samples of a seed come from."""
-    return rng.stream(seed, "sample")
-
-
-def standing_statistics(
-    pair: Pair, params: dict, *, seed: int = 0, batch: int = BATCH, num: int = STANDING_LATENTS, progress=None
-) -> dict:
-    """BatchNorm statistics for sampling: batch means and unbiased variances averaged over num/batch seeded batches.
-
-    Unlike running statistics they are of these weights alone, not of a trail of earlier ones. progress is called with
-    the number of latents done.
-    """
-    graph, _ = pair.graphs()
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: pair.init(0)[1]))
-
-    @jax.jit
-    def one(params, start):
-        z, noise = rng.latents(rng.stream(seed, "standing"), start + jnp.arange(batch), pair.nz, pair.ngf)
-        moved = models.apply(graph, params, zeros, z, noise, train=True)[1]
-        return jax.tree.map(lambda s: s / BN_MOMENTUM, moved)  # from zero, one move is a tenth of the batch's
-
-    total = zeros
-    for start in range(0, num, batch):
-        total = jax.tree.map(jnp.add, total, one(params, start))
-        if progress:
-            jax.block_until_ready(total)
-            progress(start + batch)
-    return jax.tree.map(lambda s: s / (num // batch), total)
+def _flags() -> Parser:
+    parser = Parser(__doc__, prog="python -m skullgan_jax.sample")
+    parser.add_argument("--model", required=True, metavar="PATH", help="model directory, training workdir or netG.pth")
+    parser.add_argument("--num", required=True, type=int, help="how many to write")
+    parser.add_argument("--output", required=True, metavar="PATH", help=".npy .zarr .nii .nii.gz .png, or any")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of --output; dicom is a folder")
+    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--start", type=int, default=0, help="index of the first (default %(default)s)")
+    parser.add_argument(
+        "--batch_norm",
+        choices=["standing", "running", "batch"],
+        default="standing",
+        help="statistics: of these weights, of training, or of each --batch samples as published (default %(default)s)",
+    )
+    parser.add_argument("--batch", type=int, help="samples per device at a time (default 16 on a CPU, else 64)")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="of convolutions")
+    parser.add_argument("--where", metavar="TEXT", help="keep what fits, e.g. 'sdr<0.4 and thickness_mm>6'")
+    parser.add_argument(
+        "--unique",
+        type=int,
+        nargs="?",
+        const=200,
+        metavar="T",
+        help="keep what differs from all kept before in T (alone: 200) pixels or more of the first 50 rows at 1200 HU",
+    )
+    parser.add_argument("--max_draws", type=int, help="where a selection gives up (default 100 --num, at least 10,000)")
+    parser.add_argument("--shard", type=int, default=512, help="samples per file of a .zarr (default %(default)s)")
+    parser.add_argument("--process", type=int, help="which one this is, from 0")
+    parser.add_argument("--processes", type=int, help="how many share the job")
+    return parser
 
 
-def slices(
-    pair: Pair, params, stats, calibration: Calibration, num: int, *, seed: int, batch: int = BATCH, progress=None
-):
-    """Samples 0 to num-1 of a seed, in HU.
-
-    Args:
-      pair: the structure.
-      params: the generator's.
-      stats: its BatchNorm statistics.
-      calibration: of the model.
-      num: how many.
-      seed: of the stream.
-      batch: how many at a time.
-      progress: called with the number done.
-
-    Returns:
-      (num, 128, 128) int16, the first channel.
-    """
-    run = functools.partial(generator(pair), params, stats, key(seed))
-    out = np.empty((num, models.SIZE, models.SIZE), np.int16)
-    pending = run(jnp.arange(batch))
-    for start in range(0, num, batch):
-        current, pending = pending, run(start + batch + jnp.arange(batch)) if start + batch < num else None
-        out[start : start + batch] = np.rint(calibration.to_hu(np.asarray(current)[: num - start, ..., 0]))
-        if progress:
-            progress(min(start + batch, num))
-    return out
+def run(argv: list[str] | None = None) -> None:
+    """The command; argv, without the program's name, defaults to that of the process."""
+    flags = _flags().parse_args(argv)
+    host.keep_memory()
+    try:
+        _run(flags)
+    except InputError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail("interrupted; give the same command again, and it goes on where it was")
 
 
-def save_slices(path: str | os.PathLike, hu: np.ndarray, about: dict) -> None:
-    """A .npy of (N, 128, 128) int16 HU and a .json of the same name that says what it is; each renamed into place."""
-    path = pathlib.Path(path)
-    for final, write in (
-        (path, lambda f: np.save(f, hu)),
-        (path.with_suffix(".json"), lambda f: f.write((json.dumps(about, indent=2) + "\n").encode())),
+def _run(flags) -> None:
+    from skullgan_jax import model  # after keep_memory, and not for --help
+    from skullgan_jax.sampling import draw, formats, job, select
+
+    process, processes = _processes(flags)
+    for name, value, least in (
+        *(("num", flags.num, 1), ("start", flags.start, 0), ("seed", flags.seed, 0), ("shard", flags.shard, 1)),
+        *(("batch", flags.batch, 1), ("unique", flags.unique, 1), ("max_draws", flags.max_draws, 1)),
     ):
-        beside = final.with_name(final.name + ".tmp")
-        with open(beside, "wb") as f:
-            write(f)
-        os.replace(beside, final)
+        if value is not None and value < least:
+            raise InputError(f"--{name}={value}: give {least} or more")
+    if flags.seed >= 1 << 32:
+        raise InputError(f"--seed={flags.seed}: give one below 2^32")
+    max_draws = flags.max_draws or max(100 * flags.num, 10_000)
+    selects = flags.where is not None or flags.unique is not None
+    if flags.start + (max_draws if selects else flags.num) > draw.INDICES:
+        raise InputError(f"--start={flags.start}: indices end at 2^32 - 1; give less, or another --seed")
+    form = formats.of(flags.output, flags.format)
+    formats.check(form, flags.num, flags.output)
+    wanted = job.Job(
+        model=os.path.basename(os.path.abspath(flags.model)),
+        num=flags.num,
+        start=flags.start,
+        seed=flags.seed,
+        output=flags.output.rstrip("/"),
+        form=form,
+        batch_norm=flags.batch_norm,
+        batch=flags.batch,
+        dtype=flags.dtype,
+        where=select.Where(flags.where) if flags.where is not None else None,
+        unique=flags.unique,
+        max_draws=max_draws,
+        shard=flags.shard,
+        process=process,
+        processes=processes,
+    )
+    job.run(model.load(flags.model), wanted)
+
+
+def _processes(flags) -> tuple[int, int]:
+    """Which process this is, and of how many."""
+    if (flags.process is None) != (flags.processes is None):
+        raise InputError("--process and --processes belong together; give both")
+    if flags.process is not None:
+        process, processes = flags.process, flags.processes
+    else:
+        # A script that Slurm runs without srun has SLURM_NTASKS, too, but is alone.
+        processes = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+        process = int(os.environ.get("SLURM_PROCID", 0)) if processes > 1 else 0
+    if not 0 <= process < processes:
+        raise InputError(f"--process={process} --processes={processes}: give 0 to {processes - 1} of 1 or more")
+    return process, processes
+
+
+if __name__ == "__main__":
+    run()

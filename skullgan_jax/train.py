@@ -12,16 +12,17 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 import skullgan_jax
-from skullgan_jax import checkpoint, host, metrics, model, models, monitor, pictures, rng, sample, state
+from skullgan_jax import checkpoint, host, metrics, model, models, monitor, pictures, rng, state
 from skullgan_jax.data import batches, num_steps_per_epoch, open_data
 from skullgan_jax.errors import InputError
 from skullgan_jax.progress import Progress, say
+from skullgan_jax.sampling import draw, formats, job
 from skullgan_jax.step import Recipe, make_train_step
 
 # What may differ when a run is resumed: how long it lasts, what is shown and kept, where its files lie.
 _FREE = ("epochs", "data.path", "log_every", "sample_every", "checkpoint_every", "final_slices")
 _START = ("pretrained", "checkpoint")  # where a run starts: of no account once it has a checkpoint of its own
-GRID = sample.BATCH  # slices in a picture
+_BLOCK = 256  # final slices that are drawn before they are written
 
 
 def train(config, workdir: str) -> None:
@@ -82,6 +83,8 @@ def train(config, workdir: str) -> None:
         seed=config.seed,
         start_step=start,
         num_steps=total,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
     watch = monitor.Monitor(
         workdir,
@@ -126,7 +129,7 @@ def train(config, workdir: str) -> None:
                     say(f"stopped by {stop.asked} after step {step}, saved; run the same command again to go on")
                     return
                 # 3. Next batch.
-                batch = jax.device_put(next(stream), by_image)
+                batch = jax.make_array_from_process_local_data(by_image, next(stream))
                 # 4. Step. Two are queued at most, so that the host neither waits for a step nor runs away from it.
                 now, values = step_fn(now, batch)
                 in_flight.append(values["loss_g"])
@@ -146,7 +149,7 @@ def train(config, workdir: str) -> None:
             stream.close()
             watch.close()
     try:
-        _finish(config, pair, workdir, data, meta, checkpoints, everywhere)
+        _finish(config, workdir, checkpoints)
     except OSError as error:
         raise _cannot_write(workdir, error, checkpoints) from error
 
@@ -167,8 +170,7 @@ def _cannot_write(workdir, error: OSError, checkpoints) -> InputError:
 
 def _pair(config) -> state.Pair:
     fields = config.model.to_dict()
-    if fields["dtype"] == "auto":
-        fields["dtype"] = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    fields["dtype"] = state.resolve_dtype(fields["dtype"])
     if fields["dtype"] not in ("float32", "bfloat16"):
         raise InputError(f"--config.model.dtype={fields['dtype']}: give auto, float32 or bfloat16")
     if fields["nc"] != 1:
@@ -278,60 +280,44 @@ def _check_same(meta: dict, saved: dict, where) -> None:
 
 def _grid_and_judge(config, pair, data):
     """Two functions of the generator's weights: a grid of samples from fixed latents, and the checkpoint metric."""
-    generate = sample.generator(pair)
-    num = -(-min(config.judge_slices, len(data.images)) // sample.BATCH) * sample.BATCH
+    generate = draw.generator(pair)
+    num = -(-min(config.judge_slices, len(data.images)) // draw.BATCH) * draw.BATCH
     chosen = np.linspace(0, len(data.images) - 1, num).astype(int)
     reals = data.calibration.to_unit(np.stack([data.images[i] for i in chosen]))
     swd = jax.jit(metrics.swd)
 
-    def draw(params, stats, stream, start):
-        indices = start + jnp.arange(sample.BATCH)
+    def drawn(params, stats, stream, start):
+        indices = start + jnp.arange(draw.BATCH)
         return generate(params, stats, rng.stream(config.seed, stream), indices)
 
     def grid(params, stats):
-        return draw(params, stats, "grid", 0)
+        return drawn(params, stats, "grid", 0)
 
     def judge(params, stats):
-        fakes = [draw(params, stats, "judge", i)[..., 0] for i in range(0, num, sample.BATCH)]
+        fakes = [drawn(params, stats, "judge", i)[..., 0] for i in range(0, num, draw.BATCH)]
         return swd(rng.stream(config.seed, "swd"), reals, jnp.concatenate(fakes))
 
     return grid, judge
 
 
-def _finish(config, pair, workdir, data, meta, checkpoints, sharding) -> None:
+def _finish(config, workdir, checkpoints) -> None:
     """Curve, progress picture, exported model and sample slices of the best checkpoint."""
     pictures.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"))
     pictures.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
     best = checkpoints.best
     checkpoints.close()
     trained = model.load(workdir)
-    trained.g_params = jax.device_put(trained.g_params, sharding)  # where the run's samples had them: compiled already
     trained.compute_standing()
     trained.save(workdir / "model")
     say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
     if not config.final_slices:
         return
-    progress = Progress("sampled", config.final_slices, "slices")
-    hu = sample.slices(
-        pair,
-        trained.g_params,
-        trained.standing,
-        data.calibration,
-        config.final_slices,
-        seed=config.seed,
-        progress=progress,
+    drawn = trained.sampler(seed=config.seed).ranges(
+        ((i, min(i + _BLOCK, config.final_slices)) for i in range(0, config.final_slices, _BLOCK)),
+        Progress("sampled", config.final_slices, "slices"),
     )
-    about = {
-        "calibration": meta["calibration"],
-        "pixel_mm": meta["pixel_mm"],
-        "seed": config.seed,
-        "batch_norm": "standing",
-        "model": trained.provenance,
-        "version": meta["version"],
-        "use": "research use only",
-    }
-    sample.save_slices(workdir / "slices.npy", hu, about)
-    pictures.grid(workdir / "slices.png", hu[:GRID], data.calibration, title=f"first {GRID} of {len(hu)} samples")
+    about = job.describe(trained, model=workdir.name, seed=config.seed) | {"num": config.final_slices}
+    formats.write("npy", str(workdir / "slices.npy"), drawn, about)
     say(f"wrote {workdir / 'slices.npy'}; look at {workdir / 'slices.png'}, progress.png and curves.png beside it")
 
 

@@ -133,6 +133,29 @@ def finished_copy(finished, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def small_model(compiled, tmp_path_factory):
+    """The folder of a small model, with weights from a formula: its samples differ, and are far from skulls."""
+    from skullgan_jax import model, state
+    from skullgan_jax.data import Calibration
+    from tests import support
+
+    pair = state.Pair(nz=8, ngf=16, ndf=4)
+    g_params, g_stats, d_params, d_stats = support.pair_weights(pair)
+    trained = model.Model(
+        pair,
+        *(g_params, g_stats, d_params, d_stats),
+        calibration=Calibration(0, 2500),
+        pixel_mm=0.46875,
+        provenance={},
+        batches_tracked={"generator": [1] * 5, "discriminator": [1] * 4},
+        standing=jax.tree.map(lambda x: np.float32(1.1) * x, g_stats),
+    )
+    folder = tmp_path_factory.mktemp("small") / "model"
+    trained.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def final_state():
     """A function of a workdir: step and {name: array} of its newest checkpoint, every array of it."""
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import skullgan_jax
-from skullgan_jax import convert, host, model, released, sample, torch_file, torch_names
+from skullgan_jax import convert, host, model, released, torch_file, torch_names
 from skullgan_jax.data import Calibration
 from skullgan_jax.errors import InputError
+from skullgan_jax.sampling import draw
 from skullgan_jax.state import Pair
 from tests import support
 
@@ -201,7 +202,7 @@ def test_a_scale_of_ones_own(monkeypatch, capsys, tmp_path):
 
 def test_three_lines_of_python(bright, monkeypatch):
     """From a .pth to HU slices; the same as from the model converted of it."""
-    monkeypatch.setattr(sample, "STANDING_LATENTS", 16)
+    monkeypatch.setattr(draw, "STANDING_LATENTS", 16)
     hu = skullgan_jax.load(str(bright[-0.999])).sample(4, seed=0)
     assert (hu.shape, hu.dtype) == ((4, 128, 128), np.int16)
     assert (hu.min(), hu.max()) == (1, 2735)  # tanh(atanh(-0.999)) is 1.4 HU
@@ -209,7 +210,7 @@ def test_three_lines_of_python(bright, monkeypatch):
 
 
 def test_standing_statistics_on_request(bright, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sample, "STANDING_LATENTS", 16)
+    monkeypatch.setattr(draw, "STANDING_LATENTS", 16)
     status, said = command(monkeypatch, capsys, generator=bright[0.0], output=tmp_path / "m", standing=True)
     assert (status, "standing statistics: latent 16/16" in said) == (0, True)
     assert model.load(tmp_path / "m").standing is not None

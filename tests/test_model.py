@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from skullgan_jax import checkpoint, model, sample
+from skullgan_jax import checkpoint, model
 from skullgan_jax.data import Calibration
 from skullgan_jax.errors import InputError
+from skullgan_jax.sampling import draw
 from skullgan_jax.state import Pair
 
 TREES = ("g_params", "g_stats", "d_params", "d_stats")
@@ -74,7 +75,7 @@ def test_a_generator_alone(small, tmp_path):
 
 def test_standing_statistics_come_with_the_first_samples(small, tmp_path, capsys, monkeypatch):
     """Computed once, stored with the model, and not taken for those of other weights."""
-    monkeypatch.setattr(sample, "STANDING_LATENTS", 32)
+    monkeypatch.setattr(draw, "STANDING_LATENTS", 32)
     fresh = dataclasses.replace(small, standing=None)
     fresh.save(tmp_path / "model")
     first = model.load(tmp_path / "model")
@@ -95,7 +96,7 @@ def test_standing_statistics_come_with_the_first_samples(small, tmp_path, capsys
 
 def test_standing_statistics_that_cannot_be_stored(small, tmp_path, capsys, monkeypatch):
     """Of a model in a folder of somebody else's: they are computed all the same."""
-    monkeypatch.setattr(sample, "STANDING_LATENTS", 16)
+    monkeypatch.setattr(draw, "STANDING_LATENTS", 16)
     dataclasses.replace(small, standing=None).save(tmp_path / "model")
     (tmp_path / "model" / "standing.safetensors.tmp").mkdir()
     found = model.load(tmp_path / "model")

@@ -54,7 +54,7 @@ def stop_at(step, number, monkeypatch):
 def _short_end(finished):
     """The pictures, model and samples of a run are judged once, of `finished`; the others end with the last step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_finish", lambda *args: args[5].close())
+        patch.setattr(train, "_finish", lambda config, workdir, checkpoints: checkpoints.close())
         yield
 
 

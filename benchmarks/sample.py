@@ -1,0 +1,136 @@
+"""Sampling as the command does it: what writing costs, against PyTorch, and memory over the number of samples.
+
+    python benchmarks/sample.py full      # the published sizes to .npy, alternating with PyTorch
+    python benchmarks/sample.py small     # ngf 16 to a Zarr store
+    python benchmarks/sample.py memory    # ngf 16, 10^3 and 10^5 samples, a process each
+
+`drawing` is the same samples with their measures, dropped instead of written; medians of turns. PyTorch, in a process
+of its own, draws them in batches of 16 and writes nothing. Programs are compiled before the clock starts.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+SIZES = {"full": {"nz": 200, "ngf": 256, "ndf": 64}, "small": {"nz": 64, "ngf": 16, "ndf": 16}}
+NUM = {"full": 64, "small": 2048}
+OUTPUT = {"full": "s.npy", "small": "s.zarr"}
+
+
+def _model(sizes: dict):
+    """Fresh weights: how fast they are does not depend on what they have learned."""
+    from skullgan_jax import model, state
+    from skullgan_jax.data import Calibration
+
+    pair = state.Pair(**sizes)
+    trees = state.quick_to_compile(lambda: pair.init(0))()
+    return model.Model(
+        pair,
+        *trees,
+        calibration=Calibration(0, 2734.53),
+        pixel_mm=0.46875,
+        provenance={},
+        batches_tracked={"generator": [0] * 5, "discriminator": [0] * 4},
+        standing=trees[1],
+    )
+
+
+def _job(folder: str, size: str):
+    from skullgan_jax.sampling import job
+
+    form = OUTPUT[size].split(".")[1]
+    return job.Job(
+        model="fresh",
+        num=NUM[size],
+        start=0,
+        seed=0,
+        output=f"{folder}/{OUTPUT[size]}",
+        form=form,
+        batch_norm="standing",
+        batch=None,
+        dtype="auto",
+        where=None,
+        unique=None,
+        max_draws=0,
+        shard=512,
+        process=0,
+        processes=1,
+    )
+
+
+def throughput(size: str, args) -> None:
+    from benchmarks import pair
+    from skullgan_jax import host
+
+    host.keep_memory()
+    import jax
+
+    from skullgan_jax.sampling import job
+
+    torch = pair.Torch("plain") if size == "full" else None
+    trained = _model(SIZES[size])
+    sampler = trained.sampler(seed=0)
+    block = 512
+    ranges = [(i, min(i + block, NUM[size])) for i in range(0, NUM[size], block)]
+
+    def draw():
+        for drawn in sampler.ranges(ranges):
+            del drawn
+
+    def write():
+        with tempfile.TemporaryDirectory() as folder:
+            job.run(trained, _job(folder, size))
+
+    contestants = {"drawing": draw, "writing": write}
+    if torch:
+        contestants["PyTorch"] = lambda: [torch.run("sample", 16) for _ in range(NUM[size] // 16)]
+    seconds = pair.alternate(contestants, args.rounds, calls=1)
+    print(
+        f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {SIZES[size]}, {NUM[size]} samples to {OUTPUT[size]}"
+    )
+    for name, taken in seconds.items():
+        print(f"{name:8} {NUM[size] / taken:8.2f} slices/s  {seconds['writing'] / taken:6.3f} of the time of writing")
+
+
+def memory() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        _model(SIZES["small"]).save(f"{folder}/model")
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled"}
+        for num in (1000, 1000, 100_000):  # the first one compiles
+            command = [sys.executable, "-m", "skullgan_jax.sample", f"--model={folder}/model", f"--num={num}"]
+            started = time.perf_counter()
+            ran = subprocess.Popen([*command, f"--output={folder}/s.zarr"], env=environment, stderr=subprocess.DEVNULL)
+            _, status, used = os.wait4(ran.pid, 0)
+            assert status == 0
+            size = sum(p.stat().st_size for p in pathlib.Path(folder, "s.zarr").rglob("*") if p.is_file())
+            print(
+                f"{num:7,} samples: peak {used.ru_maxrss / 2**20:.2f} GiB, {time.perf_counter() - started:.0f} s, "
+                f"{size / 2**20:,.0f} MiB written"
+            )
+            shutil.rmtree(f"{folder}/s.zarr")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["full", "small", "memory"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--serve-torch", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve_torch:
+        from benchmarks import pair
+
+        pair.serve_torch(argparse.Namespace(**SIZES[args.what]))
+    elif args.what == "memory":
+        memory()
+    else:
+        throughput(args.what, args)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    main()

@@ -1,0 +1,232 @@
+"""Samples in the formats of others: .npy, NIfTI, DICOM, PNG; what they are, and their measures, beside or in them.
+
+Each takes blocks of samples one after the other, so that memory does not grow with their number, writes beside and
+renames.
+"""
+
+import contextlib
+import csv
+import gzip
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from skullgan_jax import models, pictures, radiology
+from skullgan_jax.data.calibration import Calibration
+from skullgan_jax.errors import InputError
+from skullgan_jax.sampling.draw import Samples
+
+NAMES = ("npy", "zarr", "nifti", "dicom", "png")
+_ENDINGS = {".npy": "npy", ".zarr": "zarr", ".nii": "nifti", ".nii.gz": "nifti", ".png": "png"}
+_MOST_ON_A_SHEET = 400
+_LOOK = 16  # samples in the picture beside the others
+_MOST_IN_NIFTI_1 = 32767  # its sizes are 16 bits
+_PER_FOLDER = 1000  # DICOM files
+
+
+def of(output: str, name: str | None) -> str:
+    """The format that is asked for, by name or by the ending of the output.
+
+    Raises:
+      InputError: neither tells.
+    """
+    by_ending = next((form for ending, form in _ENDINGS.items() if output.lower().endswith(ending)), None)
+    if name is None and by_ending is None:
+        raise InputError(f"--output={output}: ends in none of {', '.join(_ENDINGS)}; give --format={'|'.join(NAMES)}")
+    if name in ("npy", "nifti", "png") and by_ending != name:
+        wanted = " or ".join(ending for ending, form in _ENDINGS.items() if form == name)
+        raise InputError(f"--output={output}: --format={name} needs a name that ends in {wanted}")
+    return name or by_ending
+
+
+def check(form: str, num: int, output: str) -> None:
+    """Refuses what a format cannot hold, before anything is drawn.
+
+    Raises:
+      InputError: it cannot.
+    """
+    if form == "png" and num > _MOST_ON_A_SHEET:
+        raise InputError(f"--num={num}: a sheet holds {_MOST_ON_A_SHEET} at most; give fewer, or another format")
+    if form != "zarr" and "://" in output:
+        raise InputError(f"--output={output}: a bucket takes --format=zarr; write {form} to a disk")
+
+
+def about(output: str) -> dict | None:
+    """What samples that are there say they are, `complete` by their size; None where nothing is.
+
+    Raises:
+      InputError: something else is there.
+    """
+    path, sidecar = pathlib.Path(output), _beside(output, ".json")
+    try:
+        found = json.loads(sidecar.read_text())
+        if found["output"] == path.name and isinstance(found["num"], int):
+            return found | {"complete": path.exists() and _size(path) == found["bytes"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    taken = [p.name for p in (path, sidecar, _beside(output, ".csv"), _beside(output, ".png")) if p.exists()]
+    if taken:
+        raise InputError(
+            f"--output={output}: {taken[0]} is there, and no {sidecar.name} says that it belongs to these samples; "
+            "give another name or remove it"
+        )
+    return None
+
+
+def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> None:
+    """Writes about["num"] samples, and beside them what they are (.json), their measures (.csv) and a look (.png).
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    path = pathlib.Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    endings = (".csv", ".json") if form == "png" else (".csv", ".png", ".json")
+    finals = [_beside(output, ending) for ending in endings] + [path]
+    partial = {final: final.with_name(f".{final.name}.{os.getpid()}.partial") for final in finals}
+    table, picture, sidecar = (partial.get(_beside(output, ending)) for ending in (".csv", ".png", ".json"))
+    first = []
+    try:
+        with table.open("w", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["index", *radiology.NAMES])
+            _WRITERS[form](partial[path], _noted(blocks, rows, first), about)
+        if form != "png":
+            title = f"first {len(first)} of {about['num']} samples"
+            pictures.grid(picture, np.array(first), Calibration.from_dict(about["calibration"]), title=title)
+        sidecar.write_text(json.dumps(about | {"output": path.name, "bytes": _size(partial[path])}, indent=1) + "\n")
+        for final in finals:  # the samples last: as long as they are not what the .json says, it is done again
+            if final.is_dir():
+                shutil.rmtree(final)
+            partial[final].rename(final)
+    finally:
+        for left in partial.values():
+            if left.is_dir():
+                shutil.rmtree(left)
+            left.unlink(missing_ok=True)
+
+
+def _beside(output: str, ending: str) -> pathlib.Path:
+    """skulls.nii.gz, .json -> skulls.json."""
+    path = pathlib.Path(output)
+    own = next((e for e in sorted(_ENDINGS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
+    return path.with_name(path.name[: len(path.name) - len(own)] + ending)
+
+
+def _size(path: pathlib.Path) -> int:
+    files = path.rglob("*.dcm") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _noted(blocks: Iterable[Samples], rows, first: list) -> Iterator[Samples]:
+    """The blocks, whose measures go into the table and the first of whose images into the list."""
+    for block in blocks:
+        first.extend(block.hu[: _LOOK - len(first)])
+        table = np.stack([block.measures[name] for name in radiology.NAMES], 1)
+        rows.writerows([i, *(f"{x:.6g}" for x in row)] for i, row in zip(block.index, table, strict=True))
+        yield block
+
+
+def _npy(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
+    header = {"descr": "<i2", "fortran_order": False, "shape": (about["num"], models.SIZE, models.SIZE)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(block.hu.astype("<i2").tobytes())
+
+
+def _nifti(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
+    """One volume of unrelated slices, a millimetre apart; columns run to the right, rows down."""
+    import nibabel
+
+    kind = nibabel.Nifti1Header if about["num"] <= _MOST_IN_NIFTI_1 else nibabel.Nifti2Header
+    header, edge = kind(), about["pixel_mm"]
+    header.set_data_shape((models.SIZE, models.SIZE, about["num"]))
+    header.set_data_dtype(np.int16)
+    header.set_slope_inter(1, 0)
+    header.set_xyzt_units("mm")
+    header["descrip"] = _in_short(about).encode()[:79]
+    affine = np.diag([edge, -edge, 1, 1])
+    for place in (header.set_qform, header.set_sform):
+        place(affine, code="aligned")
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("wb"))
+        if ".gz." in path.name:  # without name and time, so that the same samples are the same file
+            file = stack.enter_context(gzip.GzipFile("", "wb", 4, file, mtime=0))
+        header.write_to(file)
+        for block in blocks:
+            file.write(block.hu.astype("<i2").tobytes())
+
+
+def _dicom(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
+    """A file per sample, each a patient and a study of its own, in folders of a thousand."""
+    path.mkdir()
+    for block in blocks:
+        for index, hu in zip(block.index, block.hu, strict=True):
+            folder = path / f"{index // _PER_FOLDER:06}"
+            folder.mkdir(exist_ok=True)
+            _slice(int(index), hu, about).save_as(folder / f"{index:09}.dcm", enforce_file_format=True)
+
+
+def _slice(index: int, hu: np.ndarray, about: dict):
+    """A CT image that says in every way the standard has that nobody was scanned."""
+    import pydicom
+    from pydicom import uid
+
+    made_of = [about["model_sha256"], str(about["seed"]), about["batch_norm"], str(index)]
+
+    def fresh(what: str) -> str:
+        """The same for the same sample, and for nothing else."""
+        return uid.generate_uid(entropy_srcs=[*made_of, what])
+
+    ds = pydicom.Dataset()
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    ds.SpecificCharacterSet = "ISO_IR 100"
+    ds.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+    ds.SOPClassUID, ds.SOPInstanceUID = uid.CTImageStorage, fresh("instance")
+    ds.SyntheticData = "YES"
+    ds.StudyDate = ds.StudyTime = ds.AccessionNumber = ds.ReferringPhysicianName = ""
+    ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = "CT", "skullgan_jax", about["model"][:64]
+    ds.SoftwareVersions = about["version"]
+    ds.DerivationDescription = _in_short(about)
+    ds.PatientName, ds.PatientID = f"SYNTHETIC^{index}", f"SYNTHETIC-{index}"
+    ds.PatientBirthDate = ds.PatientSex = ""
+    ds.PatientIdentityRemoved = "YES"
+    ds.DeidentificationMethod = "nobody was scanned: generated"
+    ds.SliceThickness = ds.KVP = None
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = fresh("study"), fresh("series")
+    ds.FrameOfReferenceUID = fresh("frame")
+    ds.StudyID, ds.SeriesNumber, ds.InstanceNumber, ds.AcquisitionNumber = "", 1, 1, None
+    ds.SeriesDescription = "synthetic skull segment, research use only"
+    ds.PositionReferenceIndicator = ""
+    ds.ImagePositionPatient, ds.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.Rows, ds.Columns = hu.shape
+    ds.PixelSpacing = [about["pixel_mm"]] * 2
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    ds.BurnedInAnnotation, ds.RecognizableVisualFeatures = "NO", "NO"
+    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = -1024, 1, "HU"
+    ds.WindowCenter, ds.WindowWidth = 1000, 2000
+    ds.PixelData = np.minimum(hu.astype(np.int32) + 1024, 32767).astype("<i2").tobytes()
+    return ds
+
+
+def _png(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
+    """One sheet, pixel by pixel, 0 HU black and 2000 HU white, with what it is as text in the file."""
+    hu = np.concatenate([block.hu for block in blocks])
+    columns = int(np.ceil(np.sqrt(len(hu))))
+    pictures.contact_sheet(path, hu, columns, window=(0, 2000), text=json.dumps(about))
+
+
+def _in_short(about: dict) -> str:
+    """Within the 80 characters of a NIfTI header."""
+    seed = f"seed {about['seed']} {about['batch_norm']}"
+    return f"synthetic, skullgan_jax {about['version']}, model {about['model_sha256'][:12]}, {seed}"
+
+
+_WRITERS = {"npy": _npy, "nifti": _nifti, "dicom": _dicom, "png": _png}

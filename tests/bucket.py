@@ -1,0 +1,84 @@
+"""A bucket on this machine: as much of the JSON API of Google Cloud Storage as TensorStore asks for."""
+
+import contextlib
+import http.server
+import json
+import threading
+import urllib.parse
+
+FORBIDDEN = "forbidden"  # a bucket that one may not write to
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def _answer(self, status: int, body: bytes = b"", **headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _asked(self):
+        url = urllib.parse.urlsplit(self.path)
+        bucket, _, name = url.path.partition("/b/")[2].partition("/o")
+        query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
+        return bucket, urllib.parse.unquote(name.removeprefix("/")), query
+
+    def _as_wanted(self, name: str, query: dict) -> bool:
+        wanted = query.get("ifGenerationMatch")
+        return wanted is None or int(wanted) == self.server.generations.get(name, 0)
+
+    def do_GET(self):
+        _, name, query = self._asked()
+        objects = self.server.objects
+        if not name:
+            items = [{"name": n, "size": str(len(v)), "generation": str(self.server.generations[n])}
+                     for n, v in sorted(objects.items()) if n.startswith(query.get("prefix", ""))]  # fmt: skip
+            self._answer(200, json.dumps({"items": items}).encode(), Content_Type="application/json")
+        elif name not in objects:
+            self._answer(404)
+        else:
+            data, headers = objects[name], {"x_goog_generation": str(self.server.generations[name])}
+            if wanted := self.headers.get("Range"):
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                size = len(data)
+                first = int(first) if first else max(0, size - int(last))
+                last = int(last) if last and self.headers["Range"].count("=-") == 0 else size - 1
+                headers["Content_Range"] = f"bytes {first}-{min(last, size - 1)}/{size}"
+                self._answer(206, data[first : last + 1], **headers)
+            else:
+                self._answer(200, data, **headers)
+
+    def do_POST(self):
+        bucket, _, query = self._asked()
+        data, name = self.rfile.read(int(self.headers["Content-Length"])), query["name"]
+        with self.server.lock:
+            if bucket == FORBIDDEN:
+                self._answer(403, b'{"error": {"message": "you may not write to this bucket"}}')
+            elif not self._as_wanted(name, query):
+                self._answer(412)
+            else:
+                self.server.objects[name] = data
+                self.server.generations[name] = self.server.generations.get(name, 0) + 1
+                about = {"name": name, "generation": str(self.server.generations[name]), "size": str(len(data))}
+                self._answer(200, json.dumps(about).encode(), Content_Type="application/json")
+
+
+@contextlib.contextmanager
+def serving():
+    """Gives the address and the objects, name -> bytes."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.objects, server.generations, server.lock = {}, {}, threading.Lock()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", server.objects
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
