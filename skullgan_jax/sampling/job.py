@@ -325,7 +325,7 @@ def _complete(job: Job, store: Store, about: dict, work) -> None:
     elif job.form == "zarr":
         _write_store(job, store, about, positions, known)
     else:
-        blocks = (_read(store, part) for part in _parts(positions, store.shard))
+        blocks = (store.take(part) for part in _parts(positions, store.shard))
         try:
             formats.write(job.form, job.output, blocks, {**about, **known})
         except OSError as error:
@@ -347,20 +347,10 @@ def _write_store(job: Job, draws: Store, about: dict, positions: np.ndarray, kno
     progress = Progress(f"copied to {job.output}", job.num, "slices")
     for shard, part in enumerate(_parts(positions, output.shard)):
         if not output.finished(shard):
-            output.write(shard, _read(draws, part))
+            output.write(shard, draws.take(part))
         progress(output.rows(shard)[1])
     output.complete(**known)
 
 
 def _parts(positions: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (positions[i : i + size] for i in range(0, len(positions), size))
-
-
-def _read(store: Store, positions: np.ndarray) -> draw.Samples:
-    """Samples at ascending positions of a store."""
-    parts = []
-    for shard in np.unique(positions // store.shard):
-        first, last = store.rows(int(shard))
-        rows = positions[(positions >= first) & (positions < last)]
-        parts.append(store.read(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]])
-    return draw.Samples.concatenate(parts)

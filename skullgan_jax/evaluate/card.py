@@ -1,0 +1,80 @@
+"""model_card.md: what the weights are, what they may be used for, and how they were judged (Mitchell et al. 2019)."""
+
+import json
+
+from skullgan_jax.evaluate.judge import MEASURES, written
+
+
+def markdown(model, metrics: dict) -> str:
+    """The card of a model.
+
+    Args:
+      model: a model.Model.
+      metrics: of judge.evaluate.
+
+    Returns:
+      Markdown; no path of the machine, no name of a patient: subjects are counted, never listed.
+    """
+    pair, sets = model.pair, metrics["sets"]
+    provenance = json.dumps(model.provenance, indent=2, default=str)
+    trained_on = f"{sets['train']['num']:,} slices" if "train" in sets else "see provenance"
+    if "train" in sets and sets["train"]["subjects"]:
+        trained_on += f" of {sets['train']['subjects']} subjects"
+    judged = f"{sets['real']['num']:,} held-out slices"
+    if sets["real"]["subjects"]:
+        judged += f" of {sets['real']['subjects']} subjects"
+    lines = [
+        "# Model card: synthetic CT slices of the human skull",
+        "",
+        "**Research use only.** Synthetic slices are no basis for a clinical decision.",
+        "",
+        "## The model",
+        "",
+        f"- SkullGAN (arXiv 2308.00206) by skullgan_jax {metrics['version']}: nc {pair.nc}, nz {pair.nz}, ngf "
+        f"{pair.ngf}, " + (f"ndf {pair.ndf}" if model.d_params is not None else "no discriminator"),
+        f"- Output: 128 x 128 pixels of {model.pixel_mm:g} mm in HU; -1 is {model.calibration.hu_min:g} HU, +1 is "
+        f"{model.calibration.hu_max:g} HU. Outer table on top, 0 outside of bone.",
+        f"- Trained on: {trained_on}",
+        "",
+        "## Use",
+        "",
+        "- Meant for: training and testing networks and acoustic simulations where curated CT is scarce.",
+        "- Not meant for: diagnosis, treatment planning of a person, or standing in for real data in a regulatory "
+        "claim.",
+        "",
+        "## How it was judged",
+        "",
+        f"On {sets['fake']['num']:,} samples against {judged}. {metrics['verdict']['headline']}.",
+        "",
+        *(f"- {x['what']}{_word(x['passes'])}: {x['text']}" for x in metrics["verdict"]["lines"]),
+        "",
+    ]
+    if "tests" in metrics:
+        lines += ["| distance | real halves | limit | samples | |", "|---|---|---|---|---|"]
+        for name, measure in MEASURES.items():
+            test = metrics["tests"][name]
+            cells = [written(name, x) for x in (test["floor"], test["limit"], test["fake"]["value"])]
+            lines.append(
+                f"| {measure.label} | {' | '.join(cells)} | {'passes' if test['fake']['passes'] else 'fails'} |"
+            )
+        lines.append("")
+    if "fid" in metrics:
+        lines += [f"FID {metrics['fid']['value']:.1f} ({metrics['fid']['protocol']}).", ""]
+    lines += [
+        "## Limits",
+        "",
+        *(f"- {x}" for x in (*metrics["notes"], *metrics["left_out"])),
+        "- Passing means that these tests, with so many slices, see no difference; not that there is none.",
+        "- The generator knows the heads, scanners and kernels it was trained on, and no others.",
+        "",
+        "## Provenance",
+        "",
+        "```json",
+        provenance,
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _word(passes: bool | None) -> str:
+    return "" if passes is None else " (passes)" if passes else " (fails)"

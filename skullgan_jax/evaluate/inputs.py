@@ -1,0 +1,148 @@
+"""Opens what is to be judged, and refuses what cannot be compared."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from skullgan_jax.data import prepared
+from skullgan_jax.data.calibration import Calibration
+from skullgan_jax.data.slices import open_slices
+from skullgan_jax.errors import InputError
+from skullgan_jax.sampling.store import Store
+
+PIXEL_MM = 0.46875  # of arrays that do not say
+BONE_HU = 200.0
+
+
+@dataclasses.dataclass
+class Slices:
+    """A set of slices.
+
+    Attributes:
+      name: what the user called it, without its folders.
+      hu: (N, 128, 128) HU, real dtype, in memory.
+      total: how many there are where it came from; N is at most that.
+      pixel_mm: edge of a pixel.
+      stated: whether the source said pixel_mm itself.
+      subjects: (N,) str, or None where they are not known.
+    """
+
+    name: str
+    hu: np.ndarray
+    total: int
+    pixel_mm: float
+    stated: bool
+    subjects: np.ndarray | None = None
+
+
+def open_set(path: str, *, split: str, most: int | None, pixel_mm: float | None = None) -> Slices:
+    """Opens arrays, a data set of `prepare`, or a sample store.
+
+    Args:
+      path: a .npy or .npz (beside which a .json of the same name may state pixel_mm), a folder or URL from `prepare`,
+        or a Zarr v3 sample store.
+      split: of a data set: train or held_out.
+      most: at most so many slices, evenly spread; None for all.
+      pixel_mm: of arrays that do not state it; None for 0.46875.
+
+    Raises:
+      InputError: it cannot be read, or does not hold HU.
+    """
+    subjects, stated = None, True
+    if _is_store(path):
+        images, pixel = _open_store(path)
+    elif prepared.is_prepared(path):
+        images, pixel = prepared.open_split(path, split)
+        _, rows = prepared.read(path, split)
+        subjects = np.array([str(row["subject"]) for row in rows])
+    else:
+        images = open_slices(path)
+        pixel = _pixel_beside(path)
+        stated = pixel is not None or pixel_mm is not None
+        if pixel is None:
+            pixel = PIXEL_MM if pixel_mm is None else pixel_mm
+    total = len(images)
+    chosen = np.arange(total)
+    if most is not None and total > most:
+        chosen = np.unique(np.linspace(0, total - 1, most).astype(int))
+    if isinstance(images, Store):
+        hu = images.take(chosen).hu
+    else:
+        hu = np.asarray(images[chosen] if len(chosen) < total else images)
+    _check_hu(path, hu)
+    name = pathlib.PurePosixPath(str(path).rstrip("/")).name
+    return Slices(name, hu, total, float(pixel), stated, None if subjects is None else subjects[chosen])
+
+
+def _pixel_beside(path) -> float | None:
+    """What the .json beside an array says, as `sample` writes it."""
+    beside = pathlib.Path(path).expanduser().with_suffix(".json")
+    if not beside.is_file():
+        return None
+    try:
+        value = json.loads(beside.read_text()).get("pixel_mm")
+        value = None if value is None else float(value)
+    except (ValueError, TypeError, AttributeError, OSError):
+        raise InputError(f"{beside}: damaged; write it again, or move it away and give --pixel_mm") from None
+    if value is not None and not 0 < value < 100:
+        raise InputError(f"{beside}: pixel_mm is {value:g}; state the edge of a pixel in mm")
+    return value
+
+
+def _is_store(path) -> bool:
+    if "://" in str(path):
+        return not prepared.is_prepared(path)
+    return pathlib.Path(path, "zarr.json").is_file()
+
+
+def _open_store(path) -> tuple[Store, float]:
+    """A sample store, whose samples are read when they are chosen, and its pixel size.
+
+    Raises:
+      InputError: there is none, it is damaged, or not all of its samples are there.
+    """
+    store = Store(path)
+    if not store.about["complete"]:
+        raise InputError(f"{path}: not all of its samples are there; give the sampling command again to complete it")
+    return store, float(store.about["pixel_mm"])
+
+
+def _check_hu(path, hu: np.ndarray) -> None:
+    """Refuses NaN, and what is no HU."""
+    try:
+        found = Calibration.of(hu)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if found.hu_max <= 1.001 and found.hu_min >= -1.001:
+        raise InputError(
+            f"{path}: values from {found.hu_min:g} to {found.hu_max:g}, the networks' [-1, 1] and not HU; map them "
+            "back by the calibration of the model: hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min"
+        )
+    if found.hu_max <= BONE_HU:
+        raise InputError(
+            f"{path}: nothing above {BONE_HU:g} HU (greatest {found.hu_max:g}), no bone; give slices in HU"
+        )
+
+
+def check_pair(a: Slices, b: Slices) -> None:
+    """Refuses sets of different pixel size.
+
+    Raises:
+      InputError: naming both.
+    """
+    if abs(a.pixel_mm - b.pixel_mm) > 1e-3 * a.pixel_mm:
+        assumed = " (assumed; state it with --pixel_mm)"
+        sizes = [f"{s.name} has {s.pixel_mm:g} mm pixels{'' if s.stated else assumed}" for s in (a, b)]
+        raise InputError(f"{' and '.join(sizes)}: resample one of them")
+
+
+def copies(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
+    """Which fakes are the same, pixel by pixel and to a whole HU, as some real or its mirror image: (M,) bool."""
+
+    def keys(hu):
+        return [np.rint(x).astype(np.int16).tobytes() for x in hu]
+
+    known = set(keys(real)) | set(keys(real[:, :, ::-1]))
+    return np.array([key in known for key in keys(fake)])

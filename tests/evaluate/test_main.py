@@ -1,0 +1,143 @@
+"""The command as users type it, and its report in a browser."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from skullgan_jax.data import phantom
+from skullgan_jax.evaluate import __main__ as command
+from skullgan_jax.evaluate import classify
+from tests import browser
+
+
+def ended(capfd, *flags):
+    """Exit status and what was said on stderr."""
+    status = 0
+    try:
+        command.run(list(map(str, flags)))
+    except SystemExit as end:
+        status = end.code
+    return status, capfd.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    hu = phantom.segments(240, 4)
+    for name, x in (("real", hu[:60]), ("fake", hu[60:120]), ("train", hu[120:])):
+        np.save(folder / f"{name}.npy", x)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(sets, finished, tmp_path_factory):
+    """The folder of a whole report, with everything that there is."""
+    output = tmp_path_factory.mktemp("report") / "out"
+    (output).mkdir()
+    (output / "turing.key.json").write_text("{}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classify, "STEPS", 20)
+        classify._compiled.cache_clear()
+        command.run(
+            [
+                *(f"--{name}={sets}/{name}.npy" for name in ("real", "fake", "train")),
+                *(f"--model={finished}", f"--output={output}", "--pixel_mm=0.46875"),
+            ]
+        )
+    classify._compiled.cache_clear()
+    return output
+
+
+def test_files(report):
+    names = {"figures", "metrics.json", "model_card.md", "report.html", "turing.key.json"}
+    assert {p.name for p in report.iterdir()} == names
+    assert not report.with_name("out.tmp").exists()
+    figures = {p.stem for p in (report / "figures").iterdir()}
+    assert figures == {
+        *("samples", "distributions", "tests", "spectrum", "tsne", "classifiers", "memorisation", "pairs"),
+    }
+
+
+def test_numbers(report):
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert metrics["use"] == "research use only"
+    assert metrics["sets"]["train"]["num"] == 120
+    assert len(metrics["verdict"]["lines"]) == 7
+    called = metrics["discriminator"]
+    assert 0 <= called["real"]["low"] <= called["real"]["value"] <= called["real"]["high"] <= 1
+    assert called["difference"]["value"] == pytest.approx(called["real"]["value"] - called["fake"]["value"])
+    assert metrics["memorisation"]["num_train"] == 120
+    assert metrics["copies"]["num"] == 0
+
+
+def test_model_card(report, finished):
+    card = (report / "model_card.md").read_text()
+    for word in ("Research use only", "0.46875 mm", "Not meant for", "| SDR, KS |", "Provenance", "ngf 16"):
+        assert word in card
+    assert str(finished.parent) not in card
+
+
+def test_the_page_is_whole_and_asks_nobody(report):
+    text = (report / "report.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
+    assert "Research use only" in text
+    assert "None" not in re.sub(r"base64,[^\"]*", "", text)
+
+
+def test_the_page_in_a_browser(report, tmp_path):
+    with browser.opened(report / "report.html") as driver:
+        assert browser.complaints(driver) == []
+        heads = [h.text for h in driver.find_elements("css selector", "h2")]
+        images = driver.execute_script("return [...document.images].map(i => [i.naturalWidth, i.alt])")
+        wide = driver.execute_script("return document.documentElement.scrollWidth > window.innerWidth")
+        marks = {m.text for m in driver.find_elements("css selector", ".mark")}
+    assert heads[1:] == [
+        *("Samples", "Every test on one scale", "SDR, thickness and intensity", "Power spectrum"),
+        *("Fidelity and diversity", "t-SNE", "Classifiers", "Memorisation", "Definitions", "Limits"),
+    ]
+    assert len(images) == 8
+    assert all(width > 500 and alt for width, alt in images)
+    assert not wide
+    assert marks <= {"✓", "✗", "–"}
+
+
+def test_a_turing_page(sets, tmp_path, capfd):
+    flags = [f"--real={sets}/real.npy", f"--fake={sets}/fake.npy", f"--output={tmp_path}/out"]
+    status, said = ended(capfd, *flags, "--turing", "--turing_num=20")
+    assert (status, said.count("\n")) == (0, 1)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"turing.html", "turing.key.json"}
+    key = json.loads((tmp_path / "out" / "turing.key.json").read_text())
+    answers = {i: {"answer": x["truth"], "confidence": 3, "seconds": 2} for i, x in key["images"].items()}
+    reader = {"name": "A. Reader", "role": "radiologist", "years": 9}
+    saved = {"format": "skullgan_jax turing answers 1", "test": key["test"], "reader": reader, "answers": answers}
+    (tmp_path / "a.json").write_text(json.dumps(saved))
+    command.run(["--turing_results", f"{tmp_path}/a.json", f"--output={tmp_path}/out"])
+    assert "20/20" in capfd.readouterr().out
+    assert json.loads((tmp_path / "out" / "turing.json").read_text())["readers"][0]["accuracy"]["value"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--real=REAL", "--output=OUT"], "--fake is missing"),
+        (["--real=REAL", "--fake=no.npy", "--output=OUT"], "no.npy: no such file"),
+        (["--real=REAL", "--fake=REAL", "--output=OUT", "--num=1"], "give a number of 2 or more"),
+        (["--real=REAL", "--fake=REAL", "--output=REAL"], "is a file; give a folder"),
+        (["--real=REAL", "--fake=FINE", "--output=OUT"], "real.npy has 0.46875 mm pixels (assumed; state it with"),
+        (["--real=REAL", "--fake=REAL", "--output=OUT", "--fid"], "--fid: 60 reals and 60 fakes; below 2048"),
+        (["--turing_results", "a.json"], "--turing_results needs --turing_key"),
+        (["--reel=x"], "--reel=x"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_exit_2(sets, tmp_path, capfd, flags, expected):
+    np.save(tmp_path / "fine.npy", phantom.segments(3, 1))
+    (tmp_path / "fine.json").write_text('{"pixel_mm": 0.3}')
+    places = {"REAL": f"{sets}/real.npy", "FINE": f"{tmp_path}/fine.npy", "OUT": f"{tmp_path}/out"}
+    for short, path in places.items():
+        flags = [f.replace(short, path) for f in flags]
+    status, said = ended(capfd, *flags)
+    assert (status, said.count("\n")) == (2, 1), said
+    assert expected in said
+    assert not (tmp_path / "out").exists()
