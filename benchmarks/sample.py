@@ -3,6 +3,7 @@
     python benchmarks/sample.py full      # the published sizes to .npy, alternating with PyTorch
     python benchmarks/sample.py small     # ngf 16 to a Zarr store
     python benchmarks/sample.py memory    # ngf 16, 10^3 and 10^5 samples, a process each
+    python benchmarks/sample.py dtype --model=runs/demo    # what bfloat16 changes, in HU and in the measures
 
 `drawing` is the same samples with their measures, dropped instead of written; medians of turns. PyTorch, in a process
 of its own, draws them in batches of 16 and writes nothing. Programs are compiled before the clock starts.
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import numpy as np
 
 SIZES = {"full": {"nz": 200, "ngf": 256, "ndf": 64}, "small": {"nz": 64, "ngf": 16, "ndf": 16}}
 NUM = {"full": 64, "small": 2048}
@@ -115,9 +118,28 @@ def memory() -> None:
             shutil.rmtree(f"{folder}/s.zarr")
 
 
+def dtypes(path: str) -> None:
+    import jax
+
+    from skullgan_jax import model, radiology
+
+    trained, num = model.load(path), 256
+    one, other = (next(trained.sampler(seed=0, dtype=d).ranges([(0, num)])) for d in ("float32", "bfloat16"))
+    bone = one.hu > radiology.THRESHOLD_HU
+    off = np.abs(other.hu.astype(int) - one.hu)[bone]
+    print(f"{jax.devices()[0].device_kind}, {num} samples of {path}, bfloat16 against float32")
+    parts = ", ".join(f"{q:g} % within {np.percentile(off, q):.0f}" for q in (50, 95, 99))
+    print(f"HU in bone: mean difference {off.mean():.1f}; {parts}")
+    for name in radiology.NAMES:
+        a, b = one.measures[name], other.measures[name]
+        print(f"{name:13} mean {np.nanmean(a):.4g} and {np.nanmean(b):.4g}, "
+              f"per slice {np.nanmean(abs(a - b)):.3g} apart, SD over slices {np.nanstd(a):.3g}")  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["full", "small", "memory"])
+    parser.add_argument("what", choices=["full", "small", "memory", "dtype"])
+    parser.add_argument("--model", help="of dtype")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--serve-torch", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -127,6 +149,8 @@ def main():
         pair.serve_torch(argparse.Namespace(**SIZES[args.what]))
     elif args.what == "memory":
         memory()
+    elif args.what == "dtype":
+        dtypes(args.model)
     else:
         throughput(args.what, args)
 
