@@ -13,6 +13,7 @@ A visual Turing test for radiologists, one file that needs no network, and then 
   python -m skullgan_jax.evaluate --turing_results a.json b.json --output=report/
 """
 
+import csv
 import json
 import os
 import pathlib
@@ -123,6 +124,7 @@ def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
         (beside / "figures").mkdir(parents=True)
         files = figures.draw(beside / "figures", metrics, arrays, flags.seed)
         (beside / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+        _write_table(beside / "radiology.csv", arrays["radiology"])
         report.write(beside / "report.html", metrics, files)
         if model is not None:
             (beside / "model_card.md").write_text(card.markdown(model, metrics), encoding="utf-8")
@@ -135,6 +137,16 @@ def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
     for line in metrics["notes"]:
         say(f"note: {line}")
     say(f"{metrics['verdict']['headline']}. Look at {output / 'report.html'}")
+
+
+def _write_table(path: pathlib.Path, measured: dict) -> None:
+    """SDR, thickness and the others of every slice that was looked at, in its order."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        for i, (name, columns) in enumerate(measured.items()):
+            if not i:
+                rows.writerow(["set", *columns])
+            rows.writerows([name, *(f"{x:.6g}" for x in row)] for row in zip(*columns.values(), strict=True))
 
 
 def _score(flags) -> None:

@@ -192,7 +192,7 @@ def evaluate(
     elif model.d_params is None:
         metrics["left_out"].append("the model has no discriminator")
     else:
-        metrics["discriminator"] = classify.discriminator(model, sets, subjects)
+        metrics["discriminator"] = classify.discriminator(model, sets, subjects, seed)
         clock("discriminator")
     if train is None:
         metrics["left_out"].append("no --train: whether training slices are repeated is not looked at")
@@ -379,7 +379,7 @@ def _verdict(metrics: dict) -> dict:
     if "discriminator" in metrics:
         found = metrics["discriminator"]
         text = f"calls {_interval(found['fake'])} of fakes and {_interval(found['real'])} of held-out reals real"
-        add("Discriminator", found["passes"], text)
+        add("Discriminator", found["passes"], text + ("; no judgement" if found["passes"] is None else ""))
     if "memorisation" in metrics:
         found = metrics["memorisation"]
         add(
@@ -390,14 +390,15 @@ def _verdict(metrics: dict) -> dict:
             f"held-out slices are within {found['copy_hu']:.0f} HU of a training slice",
         )
     failed = [line["what"].lower() for line in lines if line["passes"] is False]
+    looks = sum(line["passes"] is not None for line in lines)
     if metrics["copies"]["share"] > 0.5:
         headline = "The fakes are copies of the real slices"
     elif not tests:
         headline = "Too few slices to judge"
     elif failed:
-        headline = f"Told from real by {len(failed)} of {len(lines)} looks: {', '.join(failed)}"
+        headline = f"Told from real by {len(failed)} of {looks} looks: {', '.join(failed)}"
     else:
-        headline = f"Not told from real by any of {len(lines)} looks"
+        headline = f"Not told from real by any of {looks} looks"
     return {"headline": headline, "lines": lines}
 
 

@@ -283,7 +283,10 @@ _TERMS = {
         "Four 4 x 4 convolutions (8 to 64 channels), BatchNorm, mean over the image, on a slice and its fine detail; "
         "150 steps of Adam, two folds, at most 1000 slices of each set. It fails as the linear classifier does."
     ),
-    "Discriminator": "The model's own, BatchNorm by its running statistics; real is a logit above 0.",
+    "Discriminator": (
+        "The model's own, in batches of 16 of one set, BatchNorm by the batch, as in training; real is a logit above "
+        "0. No judgement where it calls fewer than 5 % or more than 95 % of the reals real, and the fakes alike."
+    ),
     "Memorisation": (
         "It fails where the 99 % bootstrap interval of the share of pairs lies above 50 %, or more fakes than "
         "held-out slices are near copies (99.5 % interval). Slices within 100 HU are near copies: a head read again "

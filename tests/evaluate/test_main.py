@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from skullgan_jax import radiology
 from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import __main__ as command
 from skullgan_jax.evaluate import classify
@@ -51,9 +52,12 @@ def report(sets, finished, tmp_path_factory):
 
 
 def test_files(report):
-    names = {"figures", "metrics.json", "model_card.md", "report.html", "turing.key.json"}
+    names = {"figures", "metrics.json", "model_card.md", "radiology.csv", "report.html", "turing.key.json"}
     assert {p.name for p in report.iterdir()} == names
     assert not report.with_name("out.tmp").exists()
+    table = (report / "radiology.csv").read_text().splitlines()
+    assert table[0].split(",") == ["set", *radiology.NAMES]
+    assert [line.split(",")[0] for line in table[1::60]] == ["real", "fake", "control"]
     figures = {p.stem for p in (report / "figures").iterdir()}
     assert figures == {
         *("samples", "distributions", "tests", "spectrum", "tsne", "classifiers", "memorisation", "pairs"),
