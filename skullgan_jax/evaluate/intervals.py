@@ -44,7 +44,7 @@ def share(hits: np.ndarray, subjects: np.ndarray | None = None, level: float = 0
     z2 = _Z[level] ** 2
     centre = (p + z2 / (2 * effective)) / (1 + z2 / effective)
     half = math.sqrt(z2 * (p * (1 - p) / effective + z2 / (4 * effective**2))) / (1 + z2 / effective)
-    return Share(p, max(0.0, centre - half), min(1.0, centre + half), n)
+    return Share(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), n)  # at 0 and 1 rounding shows
 
 
 def mean(a: Share, b: Share) -> Share:

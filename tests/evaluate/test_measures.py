@@ -144,6 +144,9 @@ def test_shares_are_wilsons():
     assert (found.low, found.high) == pytest.approx(tuple(expected))
     assert intervals.share(np.ones(10, bool)).low == pytest.approx(scipy.stats.binomtest(10, 10).proportion_ci(
         method="wilson").low)  # fmt: skip
+    for num in range(1, 300):  # an interval holds its share, rounding or not
+        assert intervals.share(np.ones(num, bool)).high == 1
+        assert intervals.share(np.zeros(num, bool)).low == 0
 
 
 def test_a_share_of_subjects_counts_subjects():
