@@ -1,7 +1,9 @@
 """The console script, `skullgan train ...` for `python -m skullgan_jax.main ...`; how commands take flags and fail."""
 
 import argparse
+import atexit
 import importlib
+import os
 import sys
 import threading
 import warnings
@@ -42,6 +44,8 @@ def fail(error: Exception | str) -> NoReturn:
     # Libraries that are torn down in the middle of their work warn of that, or raise where nobody listens.
     warnings.simplefilter("ignore")
     sys.unraisablehook = threading.excepthook = lambda _: None
+    # The last of it comes when the hooks themselves are gone.
+    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(2)
 

@@ -127,9 +127,11 @@ def test_dicom(command, hu, tmp_path):
         assert not ds.StudyDate
     for uid in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
         assert len({ds[uid].value for ds in found}) == 3
+    (tmp_path / "s" / "notes.txt").write_text("mine")  # stays when samples are added
     before = files(tmp_path / "s")
-    command(num=4, output=tmp_path / "s", format="dicom")
+    assert command(num=4, output=tmp_path / "s", format="dicom")[0] == 0
     assert files(tmp_path / "s").items() > before.items()
+    assert command(num=4, output=f"{tmp_path}/s/", format="dicom")[1] == [f"{tmp_path}/s: has 4 samples already"]
 
 
 def test_a_sheet(command, hu, tmp_path):
@@ -182,6 +184,29 @@ def test_damage_is_mended(command, hu, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-50])
     status, lines = command(num=40, output=tmp_path / "s.npy")
     assert (status, lines[0]) == (0, f"{tmp_path}/s.npy.draws: 2 of 3 shards are there already")
+    assert files(tmp_path) == before
+
+
+def test_damage_in_a_complete_store_is_mended(command, hu, tmp_path):
+    command(num=40, output=tmp_path / "s.zarr")
+    before = files(tmp_path)
+    shard = tmp_path / "s.zarr" / "hu" / "c" / "1" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-50])
+    status, lines = command(num=40, output=f"{tmp_path}/s.zarr/")
+    assert (status, lines[0]) == (0, f"{tmp_path}/s.zarr: 2 of 3 shards are there already")
+    assert files(tmp_path) == before
+    assert command(num=40, output=tmp_path / "s.zarr")[1] == [f"{tmp_path}/s.zarr: has 40 samples already"]
+
+
+def test_fewer_than_a_copy_was_begun_for(command, measures, tmp_path):
+    """A selection whose copy was interrupted is completed, as a store without one is."""
+    flags = {"output": tmp_path / "s.zarr", "where": f"mean_hu<{float(np.median(measures['mean_hu']))}"}
+    command(num=20, **flags)
+    before = files(tmp_path)
+    Store(tmp_path / "s.zarr")._put_about(complete=False)
+    (tmp_path / "s.zarr" / "crc32" / "c" / "1").unlink()
+    status, lines = command(num=10, **flags)
+    assert (status, lines[0]) == (0, f"{tmp_path}/s.zarr: is one of 20 samples; they are completed")
     assert files(tmp_path) == before
 
 
@@ -246,6 +271,17 @@ def test_distinct_ones(command, hu, tmp_path):
     assert duplicates.Distinct(least).add(np.load(tmp_path / "u.npy")).all()
 
 
+def test_the_share_that_fits_is_known_before_the_first_shard(command, measures, tmp_path):
+    """A process that is ahead goes by its own draws: here a tenth or so fits, and one shard would not do."""
+    limit = float(np.quantile(measures["mean_hu"], 0.1))
+    command(num=10, output=tmp_path / "s.npy", where=f"mean_hu<{limit}", process=1, processes=2)
+    draws = Store(tmp_path / "s.npy.draws")
+    there = np.setdiff1d(np.arange(40), draws.uncommitted(0, 40))
+    assert (there % 2 == 1).all()
+    found = np.concatenate([draws.read(*draws.rows(shard)).measures["mean_hu"] for shard in there])
+    assert (found < limit).sum() >= 10 > (found[:-16] < limit).sum()
+
+
 def test_both_together(command, hu, measures, tmp_path):
     limit = float(np.median(measures["mean_hu"]))
     fits = np.flatnonzero(measures["mean_hu"] < limit)
@@ -264,6 +300,11 @@ def test_nothing_fits(command, tmp_path):
     assert not (tmp_path / "s.npy").exists()
     hu = Store(tmp_path / "s.npy.draws").read(0, 40).hu
     assert not hu.any()  # what does not fit takes no room
+    for process in (1, 0):
+        again = command(
+            num=5, output=tmp_path / "s.npy", where="mean_hu<0", max_draws=120, process=process, processes=2
+        )
+    assert again[1][-1].startswith("error: --num=5: 0 of 120 draws (0 %), 0 % fit; ask for less")
 
 
 @pytest.mark.parametrize(
@@ -316,6 +357,8 @@ def test_another_model_is_refused(command, small_model, tmp_path):
         ({"batch": 0}, "--batch=0: give 1 or more"),
         ({"seed": -1}, "--seed=-1: give 0 or more"),
         ({"start": 1 << 32}, "indices end at 2^32 - 1"),
+        ({"num": 1 << 33}, "--start=0 --num=8589934592: indices end at 2^32 - 1"),
+        ({"output": ".", "format": "dicom"}, "--output=.: give the name of a file or folder to be made"),
         ({"process": 2}, "--process and --processes belong together; give both"),
         ({"process": 2, "processes": 2}, "--process=2 --processes=2: give 0 to 1 of 1 or more"),
         ({"batch_norm": "none"}, "argument --batch_norm: invalid choice: 'none'"),
@@ -327,6 +370,14 @@ def test_wrong_flags(command, tmp_path, monkeypatch, flags, said):
     assert (status, len(lines)) == (2, 1), lines
     assert lines[0].startswith(f"error: {said}") or said in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_name_for_two_formats(command, tmp_path):
+    """They would share what lies beside."""
+    command(num=5, output=tmp_path / "s.npy")
+    status, lines = command(num=5, output=tmp_path / "s.nii")
+    assert (status, len(lines)) == (2, 1)
+    assert "s.json is there, of s.npy; give another name or folder" in lines[0]
 
 
 @pytest.mark.parametrize("taken", ["s.npy", "s.json", "s.csv", "s.png"])
@@ -403,7 +454,7 @@ def _start(model, output, num, compiled, processes):
 @pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_kill_9_at_any_moment(kills, small_model, compiled, tmp_path):
     """Both processes are killed soon after a shard was written, again and again: the bytes are those of one go."""
-    chance, num, output = random.Random(0), 120 * kills, tmp_path / "killed.zarr"
+    chance, num, output = random.Random(0), 300 + 120 * kills, tmp_path / "killed.zarr"
 
     def shards():
         return len(list(output.glob("hu/c/*/0/0")))
