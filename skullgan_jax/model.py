@@ -65,7 +65,8 @@ class Model:
         num = draw.STANDING_LATENTS
         progress = Progress("standing statistics: latent", num, "latents")
         params = jax.device_put(self.g_params)
-        self.standing = jax.device_get(draw.standing_statistics(self.pair, params, num=num, progress=progress))
+        pair = dataclasses.replace(self.pair, dtype="float32")  # the same for whatever the weights were trained with
+        self.standing = jax.device_get(draw.standing_statistics(pair, params, num=num, progress=progress))
         if self.folder is not None:
             try:
                 self._save_standing(self.folder)
@@ -83,7 +84,12 @@ class Model:
             `batch` samples, as published.
           batch: samples per device at a time, by default 16 on a CPU and 64 elsewhere.
           dtype: what convolutions compute in; auto is float32 on a CPU and bfloat16 elsewhere.
+
+        Raises:
+          InputError: there is no such BatchNorm mode.
         """
+        if batch_norm not in BATCH_NORM:
+            raise InputError(f"batch_norm={batch_norm!r}: give one of {', '.join(BATCH_NORM)}")
         if batch_norm == "standing" and self.standing is None:
             self.compute_standing()
         wanted = (seed, batch_norm, batch, dtype)
@@ -101,7 +107,12 @@ class Model:
 
         Sample i depends on the model, the seed, i and the BatchNorm mode alone. `options` are those of `sampler`;
         progress is called with the number done.
+
+        Raises:
+          InputError: num is less than 1.
         """
+        if num < 1:
+            raise InputError(f"num={num}: give 1 or more")
         drawn = self.sampler(seed=seed, **options).ranges([(start, start + num)], progress)
         return next(drawn).hu
 

@@ -78,18 +78,20 @@ def _run(flags) -> None:
             raise InputError(f"--{name}={value}: give {least} or more")
     if flags.seed >= 1 << 32:
         raise InputError(f"--seed={flags.seed}: give one below 2^32")
-    max_draws = flags.max_draws or max(100 * flags.num, 10_000)
-    selects = flags.where is not None or flags.unique is not None
-    if flags.start + (max_draws if selects else flags.num) > draw.INDICES:
-        raise InputError(f"--start={flags.start}: indices end at 2^32 - 1; give less, or another --seed")
-    form = formats.of(flags.output, flags.format)
-    formats.check(form, flags.num, flags.output)
+    most = draw.INDICES - flags.start
+    max_draws = flags.max_draws or min(max(100 * flags.num, 10_000), most)
+    if max(flags.num, flags.max_draws or 0) > most:
+        asked = f"--start={flags.start} --num={flags.num}"
+        raise InputError(f"{asked}: indices end at 2^32 - 1; give less, or another --seed")
+    output = flags.output.rstrip("/")
+    form = formats.of(output, flags.format)
+    formats.check(form, flags.num, output)
     wanted = job.Job(
         model=os.path.basename(os.path.abspath(flags.model)),
         num=flags.num,
         start=flags.start,
         seed=flags.seed,
-        output=flags.output.rstrip("/"),
+        output=output,
         form=form,
         batch_norm=flags.batch_norm,
         batch=flags.batch,

@@ -279,7 +279,8 @@ def test_the_share_that_fits_is_known_before_the_first_shard(command, measures, 
     there = np.setdiff1d(np.arange(40), draws.uncommitted(0, 40))
     assert (there % 2 == 1).all()
     found = np.concatenate([draws.read(*draws.rows(shard)).measures["mean_hu"] for shard in there])
-    assert (found < limit).sum() >= 10 > (found[:-16] < limit).sum()
+    # The last one may be on its way to the disk while it is decided whether to go on.
+    assert (found < limit).sum() >= 10 > (found[:-32] < limit).sum()
 
 
 def test_both_together(command, hu, measures, tmp_path):

@@ -8,9 +8,9 @@ import contextlib
 import csv
 import gzip
 import json
-import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -35,6 +35,8 @@ def of(output: str, name: str | None) -> str:
       InputError: neither tells.
     """
     by_ending = next((form for ending, form in _ENDINGS.items() if output.lower().endswith(ending)), None)
+    if not pathlib.Path(output).name:
+        raise InputError(f"--output={output}: give the name of a file or folder to be made")
     if name is None and by_ending is None:
         raise InputError(f"--output={output}: ends in none of {', '.join(_ENDINGS)}; give --format={'|'.join(NAMES)}")
     if name in ("npy", "nifti", "png") and by_ending != name:
@@ -66,6 +68,9 @@ def about(output: str) -> dict | None:
         found = json.loads(sidecar.read_text())
         if found["output"] == path.name and isinstance(found["num"], int):
             return found | {"complete": path.exists() and _size(path) == found["bytes"]}
+        raise InputError(
+            f"--output={output}: {sidecar.name} is there, of {found['output']}; give another name or folder"
+        )
     except (OSError, ValueError, KeyError, TypeError):
         pass
     taken = [p.name for p in (path, sidecar, _beside(output, ".csv"), _beside(output, ".png")) if p.exists()]
@@ -87,7 +92,8 @@ def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     endings = (".csv", ".json") if form == "png" else (".csv", ".png", ".json")
     finals = [_beside(output, ending) for ending in endings] + [path]
-    partial = {final: final.with_name(f".{final.name}.{os.getpid()}.partial") for final in finals}
+    mine = uuid.uuid4().hex[:8]  # another process may be at the same; two hosts can have one process id
+    partial = {final: final.with_name(f".{final.name}.{mine}.partial") for final in finals}
     table, picture, sidecar = (partial.get(_beside(output, ending)) for ending in (".csv", ".png", ".json"))
     first = []
     try:
@@ -100,14 +106,23 @@ def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> Non
             pictures.grid(picture, np.array(first), Calibration.from_dict(about["calibration"]), title=title)
         sidecar.write_text(json.dumps(about | {"output": path.name, "bytes": _size(partial[path])}, indent=1) + "\n")
         for final in finals:  # the samples last: as long as they are not what the .json says, it is done again
-            if final.is_dir():
-                shutil.rmtree(final)
-            partial[final].rename(final)
+            _move(partial[final], final)
     finally:
         for left in partial.values():
             if left.is_dir():
                 shutil.rmtree(left)
             left.unlink(missing_ok=True)
+
+
+def _move(partial: pathlib.Path, final: pathlib.Path) -> None:
+    """Into place; into a folder that is there file by file, as more may lie in it than samples."""
+    if not final.is_dir():
+        partial.rename(final)
+        return
+    for file in sorted(partial.rglob("*.dcm")):
+        at = final / file.relative_to(partial)
+        at.parent.mkdir(exist_ok=True)
+        file.rename(at)
 
 
 def _beside(output: str, ending: str) -> pathlib.Path:
@@ -177,7 +192,7 @@ def _slice(index: int, hu: np.ndarray, about: dict):
     import pydicom
     from pydicom import uid
 
-    made_of = [about["model_sha256"], str(about["seed"]), about["batch_norm"], str(index)]
+    made_of = [str(about[name]) for name in ("model_sha256", "seed", "batch_norm", "batch", "dtype")] + [str(index)]
 
     def fresh(what: str) -> str:
         """The same for the same sample, and for nothing else."""

@@ -90,13 +90,13 @@ def run(trained: Model, job: Job) -> None:
     there = _there(job)
     if there is not None:
         _check_same(job, there, about, job.output)
-        if there["complete"] and there["num"] >= job.num:
+        if there["complete"] and there["num"] >= job.num and _undamaged(job):
             say(f"{job.output}: has {there['num']} samples already")
             return
+        if job.form == "zarr" and there["num"] > job.num:
+            say(f"{job.output}: is one of {there['num']} samples; they are completed")
+            job = dataclasses.replace(job, num=there["num"])
     store = _open_draws(job, about)
-    if job.draws == job.output and len(store) > job.num:
-        say(f"{job.output}: is one of {len(store)} samples; they are completed")
-        job = dataclasses.replace(job, num=len(store))
     about |= {name: store.about[name] for name in ("batch", "dtype", "backend")}
     work = (_Selecting if job.selects else _Drawing)(job, store)
     if not work.enough():
@@ -146,6 +146,14 @@ def _there(job: Job) -> dict | None:
     if job.form == "zarr":
         return Store(job.output).about if Store.exists(job.output) else None
     return formats.about(job.output)
+
+
+def _undamaged(job: Job) -> bool:
+    """Whether a complete output is still as it was written; of what is no store, the size was compared."""
+    if job.form != "zarr":
+        return True
+    store = Store(job.output)
+    return all(store.finished(shard) for shard in range(store.shards(len(store))))
 
 
 def _check_same(job: Job, there: dict, about: dict, path: str) -> None:
@@ -241,7 +249,7 @@ class _Selecting:
         self._last = store.shards(job.max_draws)
         self._next = 0  # all shards before were gone through
         self._frontier = 0  # none was drawn from there on
-        self._drawn = self._counted = 0
+        self._drawn = self._counted = self._own = self._own_fitting = 0
         self._advance()
         self._progress = Progress("kept", job.num, "slices", len(self._selection)) if job.process == 0 else None
 
@@ -258,6 +266,8 @@ class _Selecting:
 
     def add(self, shard: int, drawn: draw.Samples) -> None:
         self._frontier = max(self._frontier, shard + self._job.processes)
+        self._own += len(drawn)
+        self._own_fitting += len(drawn) if self._job.where is None else int(self._job.where.fits(drawn.measures).sum())
         self._advance(shard, drawn)
         self._counted = self._drawn
         if self._progress and len(self._selection) >= self._job.num:
@@ -278,14 +288,16 @@ class _Selecting:
             self._next += 1
 
     def _yield(self) -> float:
-        return len(self._selection) / self._selection.draws if self._selection.draws else 1.0
+        """The share that is kept; as long as the first shard is not there, what fits of this process's draws."""
+        if self._selection.draws:
+            return len(self._selection) / self._selection.draws
+        return self._own_fitting / self._own if self._own else 1.0
 
     def enough(self) -> bool:
         """Whether as many are kept, or will be by the yield so far once others have filled the gap that is theirs."""
-        kept = len(self._selection)
-        if kept >= self._job.num or self._frontier <= self._next:
+        kept, frontier = len(self._selection), min(self._frontier, self._last)
+        if kept >= self._job.num or frontier <= self._next:
             return kept >= self._job.num
-        frontier = min(self._frontier, self._last)
         beyond = frontier - self._next - len(self._store.uncommitted(self._next, frontier))
         return kept + beyond * self._store.shard * self._yield() >= self._job.num
 

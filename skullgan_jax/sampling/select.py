@@ -1,6 +1,7 @@
 """Which of the samples drawn are wanted: those whose measures fit, and that are no near duplicates of earlier ones."""
 
 import ast
+import functools
 import operator
 
 import numpy as np
@@ -35,11 +36,11 @@ class Where:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._refused(getattr(error, "msg", None) or "too deep") from None
         try:
-            fits = self.fits({name: np.zeros(1, np.float32) for name in radiology.NAMES})
+            self.fits({name: np.zeros(1, np.float32) for name in radiology.NAMES})
         except RecursionError:
             raise self._refused("too deep") from None
-        if not isinstance(fits, np.ndarray):
-            raise self._refused("compares no measure")
+        except OverflowError:
+            raise self._refused("too large a number") from None
 
     def fits(self, measures: dict[str, np.ndarray]) -> np.ndarray:
         """(n,) bool of n samples."""
@@ -49,13 +50,16 @@ class Where:
         match node:
             case ast.BoolOp(op, values):
                 parts = [self._bool(value, measures) for value in values]
-                return (np.logical_and if isinstance(op, ast.And) else np.logical_or).reduce(parts)
+                return functools.reduce(operator.and_ if isinstance(op, ast.And) else operator.or_, parts)
             case ast.UnaryOp(ast.Not(), operand):
                 return ~self._bool(operand, measures)
             case ast.Compare(left, ops, others) if all(type(op) in _COMPARISONS for op in ops):
                 values = [self._number(side, measures) for side in (left, *others)]
                 pairs = zip(ops, values, values[1:], strict=False)
-                return np.logical_and.reduce([_COMPARISONS[type(op)](a, b) for op, a, b in pairs])
+                compared = functools.reduce(operator.and_, (_COMPARISONS[type(op)](a, b) for op, a, b in pairs))
+                if isinstance(compared, np.ndarray):
+                    return compared
+                raise self._refused(f"{ast.unparse(node)!r} compares no measure")
         raise self._refused(f"{ast.unparse(node)!r} is no comparison")
 
     def _number(self, node, measures):

@@ -9,6 +9,7 @@ zarr.json comes into being long before.
 import json
 import math
 import pathlib
+import re
 import zlib
 
 import numpy as np
@@ -104,7 +105,7 @@ class Store:
         _put(self.path, self.about)
 
     def __len__(self) -> int:
-        return self._arrays["hu"].shape[0]
+        return self._arrays[_ARRAYS[-1]].shape[0]  # the last that `grow` resizes: killed in between, it is done again
 
     def shards(self, rows: int) -> int:
         """How many shards hold that many samples."""
@@ -189,7 +190,9 @@ def _attributes(path) -> dict | None:
     files = _files(path)
     found = files.read("zarr.json").result()
     if found.state == "missing":
-        if any(key.decode().split("/")[0] not in _ARRAYS for key in files.list().result()):
+        # Without zarr.json nothing says whose samples any shards are: a store that was just begun has none.
+        begun = {f"{name}/zarr.json" for name in _ARRAYS}
+        if any(key.decode() not in begun for key in files.list().result()):
             raise InputError(f"{path}: is there, and no store of samples; give another name or remove it")
         return None
     try:
@@ -197,7 +200,9 @@ def _attributes(path) -> dict | None:
         if about["format"] != FORMAT or not about["shard"] >= 1 or about["complete"] not in (True, False):
             raise ValueError("of another version")
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no store of samples, or damaged ({error}); give another name") from None
+        raise InputError(
+            f"{path}: is no store of samples, or damaged ({error}); give another name or remove it"
+        ) from None
     return about
 
 
@@ -236,7 +241,9 @@ def _open(path, name: str, rows: int | None = None, shard: int = 0):
 
 
 def _cannot(path, be: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split(" [")[0].split())[:240]
+    reason = " ".join(re.split(r" \[[a-z_ ]+=", str(error))[0].replace("\0", "/").split())
+    if len(reason) > 240:  # what failed stands first, why last
+        reason = f"{reason[:110]} ... {reason[-120:]}"
     return InputError(f"{path}: cannot be {be} ({reason})")
 
 

@@ -1,5 +1,6 @@
 """Samples of a seed: the same whatever they are drawn with and for; the statistics they are drawn with."""
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -13,6 +14,7 @@ import pytest
 
 import skullgan_jax
 from skullgan_jax import models, radiology, rng
+from skullgan_jax.errors import InputError
 from skullgan_jax.sampling import draw
 from tests import support
 
@@ -144,6 +146,23 @@ def test_standing_statistics_are_the_mean_over_batches(small):
         variances.append(x.var((0, 1, 2), ddof=1))
     np.testing.assert_allclose(found["norm1"]["mean"], np.mean(means, 0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["norm1"]["var"], np.mean(variances, 0), rtol=1e-4)
+
+
+def test_standing_statistics_do_not_depend_on_the_training_precision(small_model):
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        trained = skullgan_jax.load(small_model)
+        trained.pair, trained.folder = dataclasses.replace(trained.pair, dtype=dtype), None
+        trained.compute_standing()
+        found.append(trained.standing)
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_what_cannot_be_drawn(small):
+    with pytest.raises(InputError, match="num=0: give 1 or more"):
+        small.sample(0)
+    with pytest.raises(InputError, match="batch_norm='no': give one of standing, running, batch"):
+        small.sample(1, batch_norm="no")
 
 
 def test_standing_statistics_do_not_depend_on_the_trail(finished):

@@ -27,6 +27,7 @@ MEASURES = {name: np.zeros(4, np.float32) for name in radiology.NAMES} | {
         ("thickness_mm==6", [0, 0, 1, 0]),
         ("-1 < -sdr", [1, 1, 1, 0]),
         ("1e3 > thickness_mm > sdr", [1, 1, 1, 0]),
+        ("0 < 1 < thickness_mm", [1, 1, 1, 0]),
     ],
 )
 def test_conditions(text, fits):
@@ -42,6 +43,9 @@ def test_conditions(text, fits):
         ("sdr<0.4 and 1", "'1' is no comparison"),
         ("density<0.4", "no measure is called 'density'"),
         ("1<2", "compares no measure"),
+        ("sdr<1 and 1<2", "'1 < 2' compares no measure"),
+        ("not 1<2", "compares no measure"),
+        (f"sdr<{'9' * 400}", "too large a number"),
         ("sdr+1<2", "'sdr + 1' is neither a measure nor a number"),
         ("sdr<True", "'True' is neither"),
         ("sdr in (1,2)", "is no comparison"),

@@ -93,6 +93,18 @@ def test_it_grows(whole):
     assert_holds(again, 0, 50)
 
 
+def test_growing_may_be_cut_short_anywhere(whole):
+    """Killed between two arrays: the same again makes room in all."""
+    whole._put_about(num=50, complete=False)
+    for name in ("hu", "index", "sdr"):
+        whole._arrays[name].resize(exclusive_max=[50, *[None] * (name == "hu") * 2], expand_only=True).result()
+    again = Store(whole.path)
+    again.grow(50)
+    assert again.uncommitted(0, 4) == [2, 3]
+    fill(again, (2, 3))
+    assert_holds(Store(whole.path), 0, 50)
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-40])
 
@@ -146,6 +158,23 @@ def test_something_else(tmp_path):
     assert "cannot be opened" in refusal(Store.exists, tmp_path / "file.zarr")
     assert "no store of samples is here" in refusal(Store, tmp_path / "nothing")
     assert not Store.exists(tmp_path / "nothing")
+
+
+def test_shards_that_nothing_says_whose_they_are(whole):
+    """They are never taken for those of another seed; a store that was only just begun is begun again."""
+    pathlib.Path(whole.path, "zarr.json").unlink()
+    assert "is there, and no store of samples" in refusal(Store.exists, whole.path)
+    begun = Store.create(f"{whole.path}.2", ABOUT, rows=40, shard=16)
+    pathlib.Path(begun.path, "zarr.json").unlink()
+    assert not Store.exists(begun.path)
+    assert Store.create(begun.path, ABOUT, rows=40, shard=16).uncommitted(0, 3) == [0, 1, 2]
+
+
+def test_why_it_failed_is_told_for_long_names(tmp_path):
+    """The system gives its reason last."""
+    folder = tmp_path / ("x" * 120)
+    folder.write_text("a file")
+    assert "Not a directory" in refusal(lambda: Store.create(folder / "s.zarr", ABOUT, rows=40, shard=16))
 
 
 def test_a_bucket(monkeypatch):
