@@ -108,6 +108,19 @@ def wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     return float(scipy.stats.wasserstein_distance(a, b))
 
 
+def floor(values: np.ndarray, pairs) -> dict[str, float]:
+    """What two halves of the reals differ by in one number of a slice: means over the halvings.
+
+    Args:
+      values: (N,), NaN where a slice does not have it.
+      pairs: of `halvings`.
+    """
+    halves = [[x[np.isfinite(x)] for x in (values[a], values[b])] for a, b in pairs]
+    halves = [(a, b) for a, b in halves if len(a) and len(b)]
+    statistics = {"ks": ks, "wasserstein": wasserstein}
+    return {name: float(np.mean([statistic(a, b) for a, b in halves])) for name, statistic in statistics.items()}
+
+
 def resample(rng, values: np.ndarray, subjects: np.ndarray | None) -> np.ndarray:
     """As many draws with replacement: of slices, or of subjects with all their slices."""
     if subjects is None:

@@ -228,6 +228,8 @@ def _compare(metrics: dict, arrays: dict, subjects, usable, seed: int, clock) ->
     size = min(compare.MOST, *(len(m) for m in members.values()))
     pairs = compare.halvings(len(sets["real"]), subjects, size, seed)
     metrics["tests"] = compare.judge(pooled.distances, pairs, members, seed)
+    for name, found in metrics["radiology"].items():
+        found["floor"] = compare.floor(measured["real"][name], pairs)
     metrics["half_size"] = int(np.median([len(a) for a, _ in pairs]))
     metrics["fidelity"] = {name: pooled.gram.compare(m, pooled.members("real")) for name, m in members.items()}
     found = {name: duplicates.diversity(hu) for name, hu in sets.items()}

@@ -47,7 +47,7 @@ def write(path: pathlib.Path, metrics: dict, files: dict[str, pathlib.Path]) -> 
     parts.append(
         _section(
             "SDR, thickness and intensity",
-            "Histograms over slices. Intervals are 95 %, by bootstrap.",
+            "Histograms over slices. Intervals are 95 %, by bootstrap; halves: what two halves of the reals differ by.",
             _image(files["distributions"], "histograms of radiological numbers") + _radiology(metrics["radiology"]),
         )
     )
@@ -159,9 +159,12 @@ def _radiology(known: dict) -> str:
     for name, x in known.items():
         label, digits = _SHORT[name]
         means = [f"{x[s]['mean']:.{digits}f} ± {x[s]['sd']:.{digits}f}" for s in ("real", "fake")]
-        distances = [interval(x["difference"], digits), interval(x["ks"], 3), interval(x["wasserstein"], digits)]
+        distances = [interval(x["difference"], digits)]
+        for statistic, shown in (("ks", 3), ("wasserstein", digits)):
+            halves = f"{x['floor'][statistic]:.{shown}f}" if "floor" in x else ""
+            distances += [interval(x[statistic], shown), halves]
         rows.append([label, *means, *distances])
-    return _table(["", "real, mean ± SD", "fake", "difference of means", "KS", "Wasserstein"], rows)
+    return _table(["", "real, mean ± SD", "fake", "difference", "KS", "halves", "Wasserstein", "halves"], rows)
 
 
 def _fidelity_text(metrics: dict) -> str:

@@ -23,6 +23,14 @@ def test_ks_and_wasserstein_are_scipys(rng):
     assert compare.wasserstein(a, a + 0.7) == pytest.approx(0.7)
 
 
+def test_the_floor_is_the_mean_over_halves():
+    values = np.array([1.0, 2, 3, 4, np.nan, 6])
+    pairs = [(np.array([0, 1, 4]), np.array([2, 3, 5])), (np.array([0, 2]), np.array([1, 3]))]
+    # {1, 2} and {3, 4, 6}: KS 1, Wasserstein 17/6; {1, 3} and {2, 4}: KS 1/2, Wasserstein 1.
+    found = compare.floor(values, pairs)
+    assert found == pytest.approx({"ks": 0.75, "wasserstein": (17 / 6 + 1) / 2})
+
+
 def test_bootstrap_covers_the_difference_of_means(rng):
     found = compare.distributions(rng.normal(size=400), rng.normal(0.5, 1, size=400), None, 0)
     assert found["difference"]["low"] < 0.5 < found["difference"]["high"]
