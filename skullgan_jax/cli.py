@@ -2,12 +2,15 @@
 
 import argparse
 import atexit
+import contextlib
 import importlib
 import os
 import sys
 import threading
 import warnings
 from typing import NoReturn
+
+from skullgan_jax.errors import InputError
 
 USAGE = """usage: skullgan COMMAND [FLAGS]
 
@@ -18,6 +21,9 @@ USAGE = """usage: skullgan COMMAND [FLAGS]
   convert   PyTorch's .pth to a model and back, e.g. skullgan convert --generator=netG.pth --output=models/skullgan
 
 skullgan COMMAND --help says more."""
+
+
+GOES_ON = "interrupted; give the same command again, and it goes on where it was"
 
 
 def main() -> None:
@@ -48,6 +54,17 @@ def fail(error: Exception | str) -> NoReturn:
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(2)
+
+
+@contextlib.contextmanager
+def refusing(interrupted: str = "interrupted"):
+    """What a user can change, and Ctrl-C, end the command with one line and exit 2."""
+    try:
+        yield
+    except InputError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail(interrupted)
 
 
 class Parser(argparse.ArgumentParser):

@@ -15,7 +15,7 @@ import pathlib
 import shutil
 
 from skullgan_jax import host
-from skullgan_jax.cli import Parser, fail
+from skullgan_jax.cli import Parser, refusing
 from skullgan_jax.errors import InputError
 from skullgan_jax.progress import say
 
@@ -45,10 +45,8 @@ def run(argv: list[str] | None = None) -> None:
     """The command; argv, without the program's name, defaults to that of the process."""
     flags = _flags().parse_args(argv)
     host.keep_memory()
-    try:
+    with refusing():
         _run(flags)
-    except InputError as error:
-        fail(error)
 
 
 def _run(flags) -> None:

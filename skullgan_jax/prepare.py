@@ -19,7 +19,7 @@ import os
 import pathlib
 import sys
 
-from skullgan_jax.cli import Parser, fail
+from skullgan_jax.cli import GOES_ON, Parser, refusing
 from skullgan_jax.errors import InputError
 
 REGIONS = ("frontal", "side", "occipital")
@@ -60,12 +60,8 @@ def _cores() -> int:
 def run(argv: list[str] | None = None) -> None:
     """The command; argv, without the program's name, defaults to that of the process."""
     flags = _flags().parse_args(argv)
-    try:
+    with refusing(GOES_ON):
         left_out = _run(flags)
-    except InputError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail("interrupted; give the same command again, and it goes on where it was")
     sys.exit(1 if left_out else 0)
 
 

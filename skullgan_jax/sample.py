@@ -15,7 +15,7 @@ none waits for another. Synthetic slices are for research use only.
 import os
 
 from skullgan_jax import host
-from skullgan_jax.cli import Parser, fail
+from skullgan_jax.cli import GOES_ON, Parser, refusing
 from skullgan_jax.errors import InputError
 
 FORMATS = ("npy", "zarr", "nifti", "dicom", "png")
@@ -57,12 +57,8 @@ def run(argv: list[str] | None = None) -> None:
     """The command; argv, without the program's name, defaults to that of the process."""
     flags = _flags().parse_args(argv)
     host.keep_memory()
-    try:
+    with refusing(GOES_ON):
         _run(flags)
-    except InputError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail("interrupted; give the same command again, and it goes on where it was")
 
 
 def _run(flags) -> None:

@@ -19,7 +19,7 @@ import os
 import pathlib
 import shutil
 
-from skullgan_jax.cli import Parser, fail
+from skullgan_jax.cli import Parser, refusing
 from skullgan_jax.errors import InputError
 from skullgan_jax.progress import say
 
@@ -54,14 +54,12 @@ def _flags() -> Parser:
 def run(argv: list[str] | None = None) -> None:
     """The command; argv, without the program's name, defaults to that of the process."""
     flags = _flags().parse_args(argv)
-    try:
-        _run(flags)
-    except InputError as error:
-        fail(error)
-    except OSError as error:
-        fail(f"--output={flags.output}: cannot be written ({error.strerror or error}); give another folder")
-    except KeyboardInterrupt:
-        fail("interrupted; nothing was written")
+    with refusing("interrupted; nothing was written"):
+        try:
+            _run(flags)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"--output={flags.output}: cannot be written ({reason}); give another folder") from None
 
 
 def _run(flags) -> None:

@@ -14,6 +14,7 @@ from flax import nnx
 from skullgan_jax import models, rng
 from skullgan_jax.evaluate import compare, intervals
 from skullgan_jax.evaluate.embedding import folds
+from skullgan_jax.evaluate.numbers import in_chunks
 from skullgan_jax.layers import BatchNorm
 
 FOLDS = 2
@@ -97,16 +98,6 @@ def _compiled():
     return train, jax.jit(lambda params, stats, hu: logits(params, stats, hu, False)[0])
 
 
-def _chunked(function, hu: np.ndarray) -> np.ndarray:
-    """Apply a function to chunks of one size: (N,)."""
-    out = []
-    for start in range(0, len(hu), _CHUNK):
-        chunk = np.asarray(hu[start : start + _CHUNK])
-        padded = np.pad(chunk, ((0, _CHUNK - len(chunk)), (0, 0), (0, 0)))
-        out.append(np.asarray(function(padded))[: len(chunk)])
-    return np.concatenate(out)
-
-
 def trained(real: np.ndarray, fake: np.ndarray, subjects: np.ndarray | None, seed: int) -> dict:
     """A small network trained anew to tell the two sets apart, cross-validated.
 
@@ -133,7 +124,7 @@ def trained(real: np.ndarray, fake: np.ndarray, subjects: np.ndarray | None, see
     for i in range(FOLDS):
         state = train([x[f != i] for x, f in zip(sets, fold, strict=True)], FOLDS * seed + i)
         for k, (x, f) in enumerate(zip(sets, fold, strict=True)):
-            hits[k][f == i] = (_chunked(functools.partial(outputs, *state), x[f == i]) > 0) == (k == 0)
+            hits[k][f == i] = (in_chunks(functools.partial(outputs, *state), x[f == i], _CHUNK) > 0) == (k == 0)
     return intervals.accuracy(*hits, subjects)
 
 

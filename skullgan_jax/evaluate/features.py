@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from skullgan_jax.evaluate.numbers import in_chunks
+
 _BATCH = 64
 _SHAPE_CELL, _TEXTURE_CELL = 8, 32
 _ORIENTATIONS, _LEVELS, _WAVE, _SIGMA = 4, 3, 4.0, 2.0  # filters of wavelength 4 pixels of each level
@@ -77,13 +79,7 @@ def describe(hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       (N, 256) mean HU of cells and (N, 192) mean log energies, float32.
     """
-    blocks = []
-    for start in range(0, len(hu), _BATCH):
-        chunk = np.asarray(hu[start : start + _BATCH], np.float32)
-        padded = np.pad(chunk, ((0, _BATCH - len(chunk)), (0, 0), (0, 0)))  # one shape, one program
-        blocks.append([np.asarray(x)[: len(chunk)] for x in _compiled()(padded)])
-    shape, texture = (np.concatenate(x) for x in zip(*blocks, strict=True))
-    return shape, texture
+    return in_chunks(_compiled(), hu, _BATCH)
 
 
 def scaled(real, others) -> list[np.ndarray]:

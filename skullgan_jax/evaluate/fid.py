@@ -1,5 +1,7 @@
 """FID through torch-fidelity, an optional extra: the number that other papers print, with the protocol it hangs on."""
 
+import importlib
+
 import numpy as np
 
 from skullgan_jax.errors import InputError
@@ -37,7 +39,7 @@ def check(num_real: int, num_fake: int) -> None:
             f"than the slices; give more (--num={LEAST} or above), or leave --fid out: KID has no such bias"
         )
     try:
-        import torch_fidelity  # noqa: F401
+        importlib.import_module("torch_fidelity")
     except ImportError:
         raise InputError("--fid needs torch-fidelity: pip install 'skullgan_jax[fid]'") from None
 
