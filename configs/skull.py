@@ -46,6 +46,7 @@ def get_config(size: str = "published") -> ConfigDict:
     config.recipe = ConfigDict(dataclasses.asdict(Recipe()))
     config.pretrained = ""  # a model or a workdir to take the weights of
     config.checkpoint = ""  # a workdir to continue from in this one, optimizer and all
+    config.shard_state = False  # weights and optimizer divided over the devices, not a copy on each
     config.log_every = 10  # steps
     config.sample_every = 5  # epochs, a grid from fixed latents
     config.checkpoint_every = 5  # epochs; each is judged by swd on this many samples:

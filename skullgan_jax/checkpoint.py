@@ -42,6 +42,7 @@ class Checkpoints:
                 best_fn=_swd,
                 best_mode="min",
                 keep_checkpoints_without_metrics=False,
+                multiprocessing_options=ocp.options.MultiprocessingOptions() if create else _alone(),
             ),
             item_names=("state", "meta"),
         )
@@ -109,6 +110,14 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Of a job of several processes any may read what lies there, without waiting for the others."""
+    mine = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"reader_{mine}"
+    )
 
 
 def _swd(metrics: dict) -> float:

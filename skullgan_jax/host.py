@@ -1,7 +1,9 @@
-"""The memory of the process, which on a CPU is also the device's."""
+"""The machine: the memory of the process, which on a CPU is also the device's, and what kind of CPU it has."""
 
 import ctypes
+import hashlib
 import os
+import pathlib
 import platform
 import sys
 
@@ -25,3 +27,11 @@ def release_memory() -> None:
     """Give the kernel back what `keep_memory` keeps but nothing uses, e.g. after a checkpoint was read."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def kind() -> str:
+    """A name for machines that can run each other's compiled programs, as far as their CPU goes."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    features = [line for line in lines if line.startswith(("flags", "Features"))][:1]
+    return f"{platform.machine()}-{hashlib.sha256(''.join(features).encode()).hexdigest()[:8]}"

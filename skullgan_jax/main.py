@@ -10,8 +10,11 @@ A laptop-size run on the built-in phantom, no data needed:
 
 The same command again resumes an interrupted run. Every field of the config is a flag: --config.batch_size=32,
 --config.epochs=100, --config.pretrained=runs/celeba, --config.model.dtype=bfloat16; the config file says what each is.
+
+Several processes, on one host or many, train one pair with --distributed; launch/ has the scripts that start them.
 """
 
+import contextlib
 import sys
 
 from absl import app, flags
@@ -23,12 +26,16 @@ from skullgan_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, pictures, the exported model.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "This is one of several processes that train one pair.")
+_PROFILE = flags.DEFINE_bool("profile", False, "Trace a few steps into WORKDIR/profile, for TensorBoard or Perfetto.")
 
 
 def _main(_) -> None:
+    from skullgan_jax import distributed
     from skullgan_jax.train import train
 
-    train(_CONFIG.value, _WORKDIR.value)
+    with distributed.job() if _DISTRIBUTED.value else contextlib.nullcontext():
+        train(_CONFIG.value, _WORKDIR.value, profile=_PROFILE.value)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -306,12 +306,12 @@ def _from_workdir(folder: pathlib.Path) -> Model:
     meta = checkpoints.meta(step)
     pair = Pair(**meta["pair"])
     names = ("g_params", "g_stats", "d_params", "d_stats")
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         dict(zip(names, jax.eval_shape(lambda: pair.init(0)), strict=True)),
     )
-    parts = checkpoints.restore_parts(step, like)
+    parts = jax.device_get(checkpoints.restore_parts(step, like))
     checkpoints.close()
     return Model(
         pair=pair,

@@ -156,6 +156,18 @@ class Monitor:
             self._summary.image("samples", grey, max_outputs=4)
 
 
+class Silent:
+    """The monitor of a process that does not write: one of a job does, and all have the same numbers."""
+
+    def __init__(self, workdir, **_):
+        pass
+
+    def step(self, *_) -> None:
+        """Nothing."""
+
+    picture = judged = flush = close = step
+
+
 def read_records(path) -> list[dict]:
     """The records of a metrics.jsonl; a last line cut off by a kill is left out."""
     records = []

@@ -3,9 +3,19 @@
 import sys
 import time
 
+_silent = False
+
+
+def silence() -> None:
+    """Tell nothing from now on: of a job of several processes one tells."""
+    global _silent
+    _silent = True
+
 
 def say(line: str) -> None:
     """One line on stderr, whatever line breaks a message of somebody else's brings."""
+    if _silent:
+        return
     print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
@@ -30,6 +40,8 @@ class Progress:
         self.shown, self.before = self.started, done
 
     def __call__(self, done: int) -> None:
+        if _silent:
+            return
         last, terminal, now = done >= self.total, sys.stderr.isatty(), time.monotonic()
         if not last and now - self.shown < (0.2 if terminal else 30):
             return

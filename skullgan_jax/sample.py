@@ -8,8 +8,9 @@ Sample i is a function of the model, the seed, i and the BatchNorm mode alone: w
 and interruptions. The same command again goes on where it was; with a greater --num it adds. Beside the samples lie
 what they are (.json, or the attributes of a .zarr), SDR, thickness and intensity (.csv, or arrays) and a picture.
 
-Several processes, on one host or many, share a job by --processes=P and --process=0 to P-1, by default those of Slurm;
-none waits for another. Synthetic slices are for research use only.
+Several processes, on one host or many, share a job by --processes=P and --process=0 to P-1, by default those that
+launch/ or Slurm started (JAX_NUM_PROCESSES, JAX_PROCESS_ID); none waits for another. Synthetic slices are for research
+use only.
 """
 
 import os
@@ -110,8 +111,15 @@ def _processes(flags) -> tuple[int, int]:
         process, processes = flags.process, flags.processes
     else:
         # A script that Slurm runs without srun has SLURM_NTASKS, too, but is alone.
-        processes = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-        process = int(os.environ.get("SLURM_PROCID", 0)) if processes > 1 else 0
+        names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        if names[0] not in os.environ:
+            names = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
+        try:
+            processes = int(os.environ.get(names[0], 1))
+            process = int(os.environ.get(names[1], 0)) if processes > 1 else 0
+        except ValueError:
+            told = " ".join(f"{name}={os.environ.get(name)}" for name in names)
+            raise InputError(f"{told} in the environment: give numbers, or --process and --processes") from None
     if not 0 <= process < processes:
         raise InputError(f"--process={process} --processes={processes}: give 0 to {processes - 1} of 1 or more")
     return process, processes

@@ -2,42 +2,76 @@
 
 import dataclasses
 import pathlib
-import signal
-import threading
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.experimental.compilation_cache import compilation_cache
 
 import skullgan_jax
-from skullgan_jax import checkpoint, host, metrics, model, models, monitor, pictures, rng, state
+from skullgan_jax import (
+    checkpoint,
+    distributed,
+    host,
+    lock,
+    metrics,
+    model,
+    models,
+    monitor,
+    pictures,
+    rng,
+    sharding,
+    state,
+)
 from skullgan_jax.data import batches, num_steps_per_epoch, open_data
 from skullgan_jax.errors import InputError
 from skullgan_jax.progress import Progress, say
 from skullgan_jax.sampling import draw, formats, job
 from skullgan_jax.step import Recipe, make_train_step
 
-# What may differ when a run is resumed: how long it lasts, what is shown and kept, where its files lie.
-_FREE = ("epochs", "data.path", "log_every", "sample_every", "checkpoint_every", "final_slices")
+# What may differ when a run is resumed: how long it lasts, what is shown and kept, where files and weights lie.
+_FREE = ("epochs", "data.path", "log_every", "sample_every", "checkpoint_every", "final_slices", "shard_state")
 _START = ("pretrained", "checkpoint")  # where a run starts: of no account once it has a checkpoint of its own
+_TRACED = 5  # steps
 _BLOCK = 256  # final slices that are drawn before they are written
 
 
-def train(config, workdir: str) -> None:
+def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
     """Train the pair as `config` says, from where `workdir` stands to the end.
+
+    All processes of a job call it (see distributed.py); the first one writes and talks.
+
+    Args:
+      config: see configs/skull.py.
+      workdir: folder of the run, the same for all processes.
+      profile: trace a few steps into workdir/profile, for TensorBoard and Perfetto.
+      stop: has `is_set()`, e.g. a threading.Event: save and return when it is set.
 
     Raises:
       InputError: one line on what the user can change.
     """
     workdir = pathlib.Path(workdir)
-    devices = jax.devices()
+    pair, recipe, data, meta = distributed.agree(lambda: _prepare(config), same=lambda found: _identity(found[3]))
+    own = distributed.agree(lambda: lock.Lock(workdir) if distributed.is_first() else None)
+    nonce = distributed.from_first("lock", own and own.nonce)
+    distributed.agree(lambda: lock.check_shared(workdir, nonce))
+    _cache_compiled(workdir)
+    try:
+        _train(config, workdir, pair, recipe, data, meta, profile, stop)
+    finally:
+        if own:
+            own.release()
+
+
+def _prepare(config):
+    """What can be wrong with a config and its data, before anything is made: (pair, recipe, data, meta)."""
+    num = jax.device_count()
     pair, recipe = _pair(config), Recipe(**config.recipe)
-    if config.batch_size < 2 or config.batch_size % len(devices):
+    if config.batch_size < 2 or config.batch_size % num:
         raise InputError(
-            f"--config.batch_size={config.batch_size}: must be 2 or more and divisible by the {len(devices)} devices; "
-            f"try {max(2, len(devices) * round(config.batch_size / len(devices)), len(devices))}"
+            f"--config.batch_size={config.batch_size}: must be 2 or more and divisible by the "
+            f"{num} devices{_of_processes()}; try {max(2, num * round(config.batch_size / num), num)}"
         )
     at_least_1 = ("epochs", "data.num", "log_every", "sample_every", "checkpoint_every", "judge_slices")
     values = _flat(config.to_dict())
@@ -45,8 +79,7 @@ def train(config, workdir: str) -> None:
         if values[name] < least:
             raise InputError(f"--config.{name}={values[name]}: must be {least} or more")
     data = open_data(config.data, config.seed)
-    steps_per_epoch = num_steps_per_epoch(len(data.images), config.batch_size)
-    total = config.epochs * steps_per_epoch
+    num_steps_per_epoch(len(data.images), config.batch_size)
     meta = {
         "config": config.to_dict(),
         "pair": dataclasses.asdict(pair),
@@ -55,26 +88,49 @@ def train(config, workdir: str) -> None:
         "pixel_mm": data.pixel_mm,
         "version": skullgan_jax.__version__,
     }
-    _make_folder(workdir)
+    return pair, recipe, data, meta
 
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    everywhere, by_image = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+
+def _identity(meta: dict) -> dict:
+    """What the processes of a job must have in common; where their copies of the data lie may differ."""
+    about = _flat({k: meta[k] for k in ("config", "data", "calibration", "version")})
+    versions = {"jax": jax.__version__, "devices of a process": jax.local_device_count()}
+    return {k: v for k, v in about.items() if k != "config.data.path"} | versions
+
+
+def _cache_compiled(workdir: pathlib.Path) -> None:
+    """Keep compiled programs in the workdir, so that a run that resumes need not wait for them."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled" / host.kind()))
+        compilation_cache.reset_cache()  # JAX looks for the folder when it first compiles
+
+
+def _train(config, workdir, pair, recipe, data, meta, profile, stop) -> None:
+    devices = jax.devices()
+    steps_per_epoch = num_steps_per_epoch(len(data.images), config.batch_size)
+    total = config.epochs * steps_per_epoch
+    mesh = sharding.mesh()
+    everywhere, by_image = sharding.everywhere(mesh), sharding.by_image(mesh)
+    shapes = jax.eval_shape(lambda: state.create(*pair.init(0), adam=recipe.adam, lr=recipe.lr))
+    layout = sharding.layout(shapes, mesh, shard_state=config.shard_state)
     checkpoints = checkpoint.Checkpoints(workdir)
-    now, start = _initial_state(config, pair, recipe, meta, checkpoints, workdir, everywhere)
+    now, start = _initial_state(config, pair, recipe, meta, checkpoints, workdir, layout)
+    step_fn = make_train_step(pair, recipe, seed=config.seed, steps_per_epoch=steps_per_epoch)
     step_fn = jax.jit(
-        make_train_step(pair, recipe, seed=config.seed, steps_per_epoch=steps_per_epoch),
-        in_shardings=(everywhere, by_image),
-        out_shardings=(everywhere, everywhere),
+        sharding.gathered(step_fn, mesh) if config.shard_state else step_fn,
+        in_shardings=(layout, by_image),
+        out_shardings=(layout, everywhere),
         donate_argnums=0,
     )
     grid_fn, judge_fn = _grid_and_judge(config, pair, data)
     say(
         f"{len(data.images)} {data.name} images, calibration {data.calibration.hu_min:g} to "
-        f"{data.calibration.hu_max:g} -> [-1, 1]; {len(devices)} x {devices[0].device_kind}, {pair.dtype}; "
+        f"{data.calibration.hu_max:g} -> [-1, 1]; {_hardware()}, {pair.dtype}; "
         f"{steps_per_epoch} steps per epoch of batch {config.batch_size}, {total} in all"
     )
     if start < total:
-        checkpoint.write_json(workdir / "config.json", meta["config"])
+        if distributed.is_first():
+            checkpoint.write_json(workdir / "config.json", meta["config"])
         step_fn = _compile(step_fn, now, config.batch_size, by_image)
     stream = batches(
         data.images,
@@ -86,7 +142,7 @@ def train(config, workdir: str) -> None:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    watch = monitor.Monitor(
+    watch = (monitor.Monitor if distributed.is_first() else monitor.Silent)(
         workdir,
         start_step=start,
         total_steps=total,
@@ -94,7 +150,7 @@ def train(config, workdir: str) -> None:
         batch_size=config.batch_size,
         log_every=config.log_every,
     )
-    stop = _Stop()
+    stop, tracer = distributed.Stop(stop), _Tracer(workdir / "profile", start) if profile else None
 
     def save(step, judged: bool):
         watch.flush()  # a NaN among the steps so far stops the run before it is saved
@@ -121,7 +177,7 @@ def train(config, workdir: str) -> None:
                     save(step, judged=True)
                 if step == total:
                     break
-                if stop.asked:
+                if stop.before(step):
                     if step > start and not due:
                         save(step, judged=False)
                     checkpoints.wait()
@@ -133,6 +189,8 @@ def train(config, workdir: str) -> None:
                 # 4. Step. Two are queued at most, so that the host neither waits for a step nor runs away from it.
                 now, values = step_fn(now, batch)
                 in_flight.append(values["loss_g"])
+                if tracer:
+                    tracer(step + 1, values["loss_g"])
                 if len(in_flight) > 2:
                     in_flight.pop(0).block_until_ready()
                 # 5. Write.
@@ -148,6 +206,11 @@ def train(config, workdir: str) -> None:
         finally:
             stream.close()
             watch.close()
+            if tracer:
+                tracer.close()
+    if not distributed.is_first():
+        checkpoints.close()
+        return
     try:
         _finish(config, workdir, checkpoints)
     except OSError as error:
@@ -180,28 +243,18 @@ def _pair(config) -> state.Pair:
     return pair
 
 
-def _make_folder(workdir: pathlib.Path) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"--workdir={workdir}: cannot be written ({error.strerror}); give another folder") from None
-
-
-def _initial_state(config, pair, recipe, meta, checkpoints, workdir, sharding):
+def _initial_state(config, pair, recipe, meta, checkpoints, workdir, layout):
     """The resume ladder: this workdir, else a given checkpoint, else given weights, else scratch.
 
     Returns:
-      The state, born where `sharding` says, and its step.
+      The state, born where `layout`, a TrainState of shardings, says, and its step.
     """
 
     def fresh(*weights):
         return state.create(*weights, adam=recipe.adam, lr=recipe.lr)
 
     shapes = jax.eval_shape(lambda: fresh(*pair.init(0)))
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    like = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, layout)
     if checkpoints.latest is not None:
         step = checkpoints.latest
         _check_same(meta, checkpoints.meta(step), workdir)
@@ -231,9 +284,9 @@ def _initial_state(config, pair, recipe, meta, checkpoints, workdir, sharding):
             )
         say(f"starting from the weights of {config.pretrained}")
         weights = (given.g_params, given.g_stats, given.d_params, given.d_stats)
-        return jax.jit(fresh, out_shardings=sharding)(*weights), 0
+        return jax.jit(fresh, out_shardings=layout)(*weights), 0
     say("starting from scratch")
-    return state.quick_to_compile(lambda: fresh(*pair.init(config.seed)), out_shardings=sharding)(), 0
+    return state.quick_to_compile(lambda: fresh(*pair.init(config.seed)), out_shardings=layout)(), 0
 
 
 def _compile(step_fn, now, batch_size: int, by_image):
@@ -248,6 +301,40 @@ def _compile(step_fn, now, batch_size: int, by_image):
     say(f"compiled the step in {time.monotonic() - started:.0f} s{needed}")
     host.release_memory()
     return compiled
+
+
+class _Tracer:
+    """Traces a few steps once the first have passed."""
+
+    def __init__(self, folder: pathlib.Path, start: int):
+        self._folder, self._first, self._last = folder, start + 3, start + 3 + _TRACED
+        self._tracing = False
+
+    def __call__(self, step: int, value) -> None:
+        """Of the step that makes `step` steps done; value is one of its results."""
+        if not distributed.is_first() or step not in (self._first, self._last):
+            return
+        value.block_until_ready()
+        if step == self._first:
+            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+            self._tracing = True
+        else:
+            self.close()
+            say(f"traced steps {self._first + 1} to {step} into {self._folder}; docs/scaling.md says how to look at it")
+
+    def close(self) -> None:
+        """Write what is traced so far."""
+        if self._tracing:
+            jax.profiler.stop_trace()
+            self._tracing = False
+
+
+def _hardware() -> str:
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}{_of_processes()}"
+
+
+def _of_processes() -> str:
+    return f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
 
 
 def _sizes(pair) -> str:
@@ -319,26 +406,3 @@ def _finish(config, workdir, checkpoints) -> None:
     about = job.describe(trained, model=workdir.name, seed=config.seed) | {"num": config.final_slices}
     formats.write("npy", str(workdir / "slices.npy"), drawn, about)
     say(f"wrote {workdir / 'slices.npy'}; look at {workdir / 'slices.png'}, progress.png and curves.png beside it")
-
-
-class _Stop:
-    """Turns SIGTERM and SIGINT into a wish that the loop sees; a second SIGINT interrupts at once."""
-
-    def __init__(self):
-        self.asked = ""
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self._old = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        else:
-            self._old = {}
-        return self
-
-    def _note(self, number, _):
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = signal.Signals(number).name
-
-    def __exit__(self, *_):
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
