@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo test lint format notebooks lock clean
 
 demo: .venv/installed
 	$(BIN)/python -m skullgan_jax.main --config=configs/skull.py:demo --workdir=runs/demo
@@ -21,6 +21,14 @@ format: .venv/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Run both notebooks and write their rendered copies to docs/notebooks.
+notebooks: .venv/installed-notebooks
+	$(BIN)/python notebooks/render.py
+
+.venv/installed-notebooks: .venv/installed
+	$(BIN)/pip install -q -c requirements.lock -e '.[notebooks]'
+	touch $@
+
 .venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c requirements.lock -e .
@@ -32,7 +40,7 @@ format: .venv/installed-test
 
 # Resolve the versions of all platforms and extras anew.
 lock:
-	uv pip compile --universal --python-version 3.11 pyproject.toml --extra test -o requirements.lock
+	uv pip compile --universal --python-version 3.11 pyproject.toml --extra test --extra notebooks -o requirements.lock
 
 clean:
 	rm -rf .venv

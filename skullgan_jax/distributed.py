@@ -7,6 +7,7 @@ nothing.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -46,6 +47,7 @@ def job() -> Iterator[None]:
     _meet()
     if not is_first():
         progress.silence()
+    _explain_abort()
     watch = _Watch()
     watch.start()
     try:
@@ -196,6 +198,22 @@ def _meet() -> None:
         ) from None
     finally:
         timer.cancel()
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(_):
+    _tell(
+        "the coordinator, process 0, is lost, so all of the job ends; the same command goes on from the last checkpoint"
+    )
+    os._exit(1)
+
+
+def _explain_abort() -> None:
+    """JAX aborts a process as soon as its coordinator is gone, from a thread of its own; have the last word.
+
+    A handler of Python's own would only be noted down for after the abort, which does not return.
+    """
+    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
 
 
 def _check_free(port: int) -> None:
