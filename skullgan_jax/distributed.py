@@ -202,9 +202,7 @@ def _meet() -> None:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(_):
-    _tell(
-        "the coordinator, process 0, is lost, so all of the job ends; the same command goes on from the last checkpoint"
-    )
+    _tell("process 0 is lost, so all of the job ends; the same command goes on from the last checkpoint")
     os._exit(1)
 
 

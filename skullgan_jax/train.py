@@ -182,7 +182,8 @@ def _train(config, workdir, pair, recipe, data, meta, profile, stop) -> None:
                         save(step, judged=False)
                     checkpoints.wait()
                     watch.flush()
-                    say(f"stopped by {stop.asked} after step {step}, saved; run the same command again to go on")
+                    saved = ", saved" if step > start else ""
+                    say(f"stopped by {stop.asked} after step {step}{saved}; run the same command again to go on")
                     return
                 # 3. Next batch.
                 batch = jax.make_array_from_process_local_data(by_image, next(stream))
