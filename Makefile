@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format notebooks lock clean
+.PHONY: demo test test-slurm lint format notebooks lock clean
 
 demo: .venv/installed
 	$(BIN)/python -m skullgan_jax.main --config=configs/skull.py:demo --workdir=runs/demo
@@ -12,6 +12,10 @@ demo: .venv/installed
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest
+
+# On a one-node Slurm of its own; needs the packages slurmctld, slurmd, slurm-client and munge.
+test-slurm: .venv/installed-test
+	$(BIN)/python -m pytest -m slow tests/test_slurm.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

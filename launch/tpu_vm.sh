@@ -41,7 +41,7 @@ create() {
 install() {
   local packed
   packed=$(mktemp -d)
-  git ls-files -z | tar -czf "$packed/skullgan.tar.gz" --null -T -
+  (cd "$(dirname "$0")/.." && git ls-files -z | tar -czf "$packed/skullgan.tar.gz" --null -T -)
   copy all "$packed/skullgan.tar.gz" "$NAME:"
   rm -r "$packed"
   # The images' own Python is older than 3.11.

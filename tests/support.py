@@ -11,8 +11,10 @@ import numpy as np
 
 from skullgan_jax import models, state, step, torch_names
 
-# The tiny nets of the tests run for milliseconds; a CPU's optimiser would take ten times as long as they do.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# The tiny nets of the tests run for milliseconds; a CPU's optimiser would take ten times as long as they do, and the
+# emitters of fused loops, without it, as long again.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def ended(process, returncode: int) -> str:

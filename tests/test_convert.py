@@ -26,6 +26,12 @@ BOTH = {"generator": FOLDER / "netG.pth", "discriminator": FOLDER / "netD.pth"}
 TREES = ("g_params", "g_stats", "d_params", "d_stats")
 
 
+@pytest.fixture(autouse=True)
+def _quick_to_compile(monkeypatch):
+    """What is drawn in a test is compared with what the same programs drew; `finished` is made before, as it is."""
+    monkeypatch.setattr(jax, "jit", support.quick_jit)
+
+
 def command(monkeypatch, capsys, **flags):
     """Run the command in this process; its exit status and what it said."""
     monkeypatch.setattr(host, "keep_memory", lambda: None)  # starts the process again

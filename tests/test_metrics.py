@@ -7,12 +7,14 @@ import pytest
 
 from skullgan_jax import metrics
 from skullgan_jax.data.phantom import segments
+from tests.support import quick_jit
 
 KEY = jax.random.key(0)
-swd = jax.jit(metrics.swd)
+NUM = 32  # slices of a set, everywhere the same, so that the metric is compiled once
+swd = quick_jit(metrics.swd)
 
 
-def noise(seed, num=8):
+def noise(seed, num=NUM):
     return jax.random.normal(jax.random.key(seed), (num, 128, 128))
 
 
@@ -37,10 +39,10 @@ def test_pyramid_adds_up_to_the_image():
 def test_a_shift_has_the_closed_form():
     """A constant is in the last level alone; there it moves each direction's values by the same distance."""
     x, shift = noise(0), 0.25
-    last = metrics._pyramid(x)[-1]
+    last = np.asarray(metrics._pyramid(x)[-1])
     k1, k2 = jax.random.split(jax.random.fold_in(KEY, 3))
-    corner = np.asarray(jax.random.randint(k1, (8, 32, 2), 0, 16 - 7 + 1))
-    patches = np.stack([last[i, r : r + 7, c : c + 7].ravel() for i in range(8) for r, c in corner[i]])
+    corner = np.asarray(jax.random.randint(k1, (NUM, 32, 2), 0, 16 - 7 + 1))
+    patches = np.stack([last[i, r : r + 7, c : c + 7].ravel() for i in range(NUM) for r, c in corner[i]])
     directions = np.array(jax.random.normal(k2, (49, 128)))
     directions /= np.linalg.norm(directions, axis=0)
     expected = 1000 * np.abs(shift / (patches.std() + 1e-6) * directions.sum(0)).mean() / 4
@@ -49,14 +51,14 @@ def test_a_shift_has_the_closed_form():
 
 def test_a_scale_has_the_closed_form():
     """Twice the reals about their patches' mean: the distance of a level is the mean |projection| of its patches."""
-    x = noise(0, 32)
+    x = noise(0)
     x -= x.mean()
     # Standardised patches of white noise project to N(0, 1) in each direction: E|N(0, 1)| = sqrt(2 / pi).
     assert float(swd(KEY, x, 2 * x)) == pytest.approx(1000 * np.sqrt(2 / np.pi), rel=0.05)
 
 
 def test_it_grows_with_a_shift_and_with_blur():
-    x = jnp.asarray(segments(16, 0), jnp.float32) / 1500 - 1
+    x = jnp.asarray(segments(NUM, 0), jnp.float32) / 1500 - 1
     shifted = [float(swd(KEY, x, x + s)) for s in (0, 0.01, 0.1, 0.5)]
     assert shifted == sorted(shifted)
     assert shifted[0] == 0
@@ -68,5 +70,5 @@ def test_it_grows_with_a_shift_and_with_blur():
 
 
 def test_another_draw_is_nearer_than_another_distribution():
-    x, y = (jnp.asarray(segments(32, seed), jnp.float32) / 1500 - 1 for seed in (0, 1))
-    assert float(swd(KEY, x, y)) < 0.3 * float(swd(KEY, x, noise(0, 32)))
+    x, y = (jnp.asarray(segments(NUM, seed), jnp.float32) / 1500 - 1 for seed in (0, 1))
+    assert float(swd(KEY, x, y)) < 0.3 * float(swd(KEY, x, noise(0)))

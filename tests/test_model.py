@@ -15,8 +15,15 @@ from skullgan_jax.data import Calibration
 from skullgan_jax.errors import InputError
 from skullgan_jax.sampling import draw
 from skullgan_jax.state import Pair
+from tests import support
 
 TREES = ("g_params", "g_stats", "d_params", "d_stats")
+
+
+@pytest.fixture(autouse=True)
+def _quick_to_compile(monkeypatch):
+    """What is drawn in a test is compared with what the same programs drew; `finished` is made before, as it is."""
+    monkeypatch.setattr(jax, "jit", support.quick_jit)
 
 
 @pytest.fixture(scope="module")

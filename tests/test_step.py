@@ -14,6 +14,15 @@ from benchmarks import torch_peer  # noqa: E402  (needs torch)
 PAIR = state.Pair(nz=20, ngf=16, ndf=8)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Those of torch wait by spinning: wherever something else runs too, two take ten times as long as one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def networks():
     """The same small pair, published initialisation, in both frameworks; torch's in float64.
 

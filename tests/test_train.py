@@ -343,7 +343,7 @@ def test_bad_config(changes, expected, tiny, tmp_path):
 
 
 def test_batch_that_the_devices_do_not_divide(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "devices", lambda: [None] * 3)
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
     line = refusal(tiny(), tmp_path / "run")
     assert line == "--config.batch_size=4: must be 2 or more and divisible by the 3 devices; try 3"
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -10,6 +9,7 @@ import skullgan_jax
 from skullgan_jax import models
 from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import classify
+from tests.support import quick_jit
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def asked(small_model):
     """A model whose discriminator calls about half of the phantoms real, and its logits of 32 of them by batch."""
     model, hu = skullgan_jax.load(small_model), phantom.segments(32, 3)
     _, graph = model.pair.graphs()
-    run = jax.jit(lambda params, stats, x: models.apply(graph, params, stats, x, train=True)[0])
+    run = quick_jit(lambda params, stats, x: models.apply(graph, params, stats, x, train=True)[0])
 
     def logits(params, some):
         return np.asarray(run(params, model.d_stats, model.calibration.to_unit(some.astype(np.float32))[..., None]))

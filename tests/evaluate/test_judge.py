@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from skullgan_jax.data import phantom
-from skullgan_jax.evaluate import classify, compare, controls, judge
+from skullgan_jax.evaluate import classify, compare, controls, embedding, judge
 from skullgan_jax.evaluate.inputs import Slices
 from skullgan_jax.evaluate.numbers import measure
 
@@ -18,9 +18,10 @@ def slices(name, hu, subjects=None):
 
 @pytest.fixture(scope="module", autouse=True)
 def _fewer_steps():
-    """Of the classifier's training: what it has to find here is plain to see."""
+    """Of the classifier's training, as what it has to find here is plain to see, and fewer points of the map."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classify, "STEPS", 60)
+        patch.setattr(classify, "STEPS", 40)
+        patch.setattr(embedding, "SHOWN", 20)
         classify._compiled.cache_clear()
         yield
     classify._compiled.cache_clear()

@@ -9,7 +9,7 @@ import pytest
 from skullgan_jax import radiology
 from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import __main__ as command
-from skullgan_jax.evaluate import classify
+from skullgan_jax.evaluate import classify, embedding
 from tests import browser
 
 
@@ -40,6 +40,7 @@ def report(sets, finished, tmp_path_factory):
     (output / "turing.key.json").write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classify, "STEPS", 20)
+        patch.setattr(embedding, "SHOWN", 20)
         classify._compiled.cache_clear()
         command.run(
             [
