@@ -169,13 +169,27 @@ def test_bad_input_ends_the_job_with_2_and_is_not_started_again(cluster, sbatch)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "2:0", "0")
 
 
+# Takes two seconds to save, and does not mind that Slurm sends SIGTERM more than once.
+SAVES = """
+import os, pathlib, signal, sys, time
+mark = pathlib.Path(sys.argv[1], os.environ["SLURM_PROCID"])
+def save(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(2)
+    mark.with_suffix(".saved").touch()
+    sys.exit()
+signal.signal(signal.SIGTERM, save)
+mark.with_suffix(".up").touch()
+time.sleep(60)
+"""
+
+
 def test_a_cancelled_job_saves_and_stays_cancelled(cluster, sbatch, tmp_path):
-    mark = f"{tmp_path}/$SLURM_PROCID"
-    job = sbatch("bash", "-c", f"trap 'sleep 1; touch {mark}.saved; exit' TERM; touch {mark}.up; sleep 60 & wait")
+    job = sbatch(sys.executable, "-c", SAVES, str(tmp_path))
     _until(lambda: len(list(tmp_path.glob("*.up"))) == 2, cluster, job)
     cluster.run("scancel", str(job))
     ended = cluster.wait(job, "CANCELLED", "COMPLETED", "FAILED", "PENDING")
-    assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0")
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("CANCELLED", "0:0", "0")
     assert {p.name for p in tmp_path.glob("*.saved")} == {"0.saved", "1.saved"}
 
 
