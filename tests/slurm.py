@@ -172,7 +172,7 @@ def _until(ready, daemons, folder, timeout: float = 30) -> None:
 
 
 def _end(folder: pathlib.Path) -> None:
-    """Kill the daemons, and the jobs, which are no children of theirs."""
+    """Kill the daemons, and the jobs with their attendants, which are no children of theirs."""
     while found := [p for p in psutil.process_iter() if _belongs(p, folder)]:
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -181,9 +181,8 @@ def _end(folder: pathlib.Path) -> None:
 
 
 def _belongs(process: psutil.Process, folder: pathlib.Path) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE and (
-            process.environ().get("SLURM_CONF") == f"{folder}/slurm.conf" and process.pid != os.getpid()
-        )
-    except psutil.Error:
-        return False
+    """A slurmstepd writes its title over its environment, but works in the folder of the log."""
+    with contextlib.suppress(psutil.Error):
+        if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+            return process.environ().get("SLURM_CONF") == f"{folder}/slurm.conf" or process.cwd() == str(folder)
+    return False

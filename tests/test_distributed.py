@@ -56,10 +56,15 @@ def wait_for(path, steps: int, processes):
 STEADY = ("--config.recipe.lr=3e-4", "--config.final_slices=0")
 
 
-def test_processes_do_not_change_the_numbers(start, start_job, records, tmp_path):
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
+    """The workdir and the words of one process with 4 devices."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    return workdir, ended(start(workdir, *STEADY, env=devices(4)), 0)
+
+
+def test_processes_do_not_change_the_numbers(alone, start, start_job, records, tmp_path):
     """1 x 4 devices and 2 x 2 devices: losses within 1e-5 for 10 steps; stopped in one way, resumed in the other."""
-    alone = start(tmp_path / "alone", *STEADY, env=devices(4))
-    ended(alone, 0)
     flags = (*STEADY, "--config.epochs=400")
     job = start_job(tmp_path / "job", *flags, num_devices=2)
     wait_for(tmp_path / "job" / "metrics.jsonl", 11, job)
@@ -68,7 +73,7 @@ def test_processes_do_not_change_the_numbers(start, start_job, records, tmp_path
     assert "stopped by SIGTERM after step" in said[0]
     assert "2 processes" in said[0]
     assert "stopped" not in said[1]
-    expected, found = ({r["step"]: r for r in records(tmp_path / name) if "loss_d" in r} for name in ("alone", "job"))
+    expected, found = ({r["step"]: r for r in records(w) if "loss_d" in r} for w in (alone[0], tmp_path / "job"))
     for step in range(1, 11):
         for name in ("loss_d", "loss_g"):
             np.testing.assert_allclose(found[step][name], expected[step][name], rtol=1e-5, err_msg=f"{step} {name}")
@@ -80,17 +85,15 @@ def test_processes_do_not_change_the_numbers(start, start_job, records, tmp_path
     assert [r["step"] for r in records(tmp_path / "job") if "loss_d" in r] == [*range(1, 4 * epochs + 1)]
 
 
-def test_divided_weights_do_not_change_the_numbers(start, records, tmp_path):
-    """A copy on each of 4 devices, or a quarter: the same losses within 1e-5, with less memory a device."""
-    needed = {}
-    for name, flags in (("whole", ()), ("divided", ("--config.shard_state=True",))):
-        said = ended(start(tmp_path / name, *STEADY, *flags, env=devices(4)), 0)
-        needed[name] = float(re.search(r"; ([0-9.]+) GB a device", said)[1])
-    whole, divided = ({r["step"]: r for r in records(tmp_path / n) if "loss_d" in r} for n in ("whole", "divided"))
+def test_divided_weights_do_not_change_the_numbers(alone, start, records, tmp_path):
+    """A copy on each of 4 devices, or a quarter: the same losses within 1e-5, with no more memory a device."""
+    said = ended(start(tmp_path / "run", *STEADY, "--config.shard_state=True", env=devices(4)), 0)
+    whole, divided = ({r["step"]: r for r in records(w) if "loss_d" in r} for w in (alone[0], tmp_path / "run"))
     for step in range(1, 11):
         for name in ("loss_d", "loss_g"):
             np.testing.assert_allclose(divided[step][name], whole[step][name], rtol=1e-5, err_msg=f"{step} {name}")
-    assert needed["divided"] <= needed["whole"]
+    needed = [float(re.search(r"; ([0-9.]+) GB a device", words)[1]) for words in (said, alone[1])]
+    assert needed[0] <= needed[1]
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
