@@ -5,10 +5,12 @@ Two are kept in <workdir>/checkpoints: the latest, from which the run resumes ex
 being written.
 """
 
+import functools
 import json
 import logging
 import os
 import pathlib
+import sys
 
 import jax
 import orbax.checkpoint as ocp
@@ -21,8 +23,7 @@ class Checkpoints:
     """The checkpoints of one workdir; a step is how many steps were done when it was saved."""
 
     def __init__(self, workdir: str | os.PathLike, *, create: bool = True):
-        for name in ("absl", "asyncio"):  # a failed save is told once, by the exception
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        _tell_a_failed_save_once()
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
@@ -110,6 +111,19 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _tell_a_failed_save_once() -> None:
+    """By the exception: libraries log it, too, and TensorStore prints that its other writes find nobody waiting."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if getattr(sys.unraisablehook, "func", None) is not _unraisable:
+        sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
+
+
+def _unraisable(others, event) -> None:
+    if not (event.exc_type is RuntimeError and str(event.exc_value) == "Event loop is closed"):
+        others(event)
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
