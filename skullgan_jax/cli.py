@@ -11,6 +11,7 @@ import warnings
 from typing import NoReturn
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.progress import complain
 
 USAGE = """usage: skullgan COMMAND [FLAGS]
 
@@ -52,7 +53,7 @@ def fail(error: Exception | str) -> NoReturn:
     sys.unraisablehook = threading.excepthook = lambda _: None
     # The last of it comes when the hooks themselves are gone.
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    complain(error)
     sys.exit(2)
 
 

@@ -7,14 +7,11 @@ nothing.
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
 import socket
-import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -23,14 +20,12 @@ import jax
 from jax._src.distributed import global_state  # its key-value store has no public name; Orbax takes it from here, too
 from jax.experimental import multihost_utils
 
-from skullgan_jax import progress
+from skullgan_jax import progress, watch
 from skullgan_jax.errors import InputError
 
 MEET_SECONDS = 50  # in which all processes must have met
-LOST_SECONDS = 40  # without a sign of life
-# JAX ends a process itself, with a stack trace, if it has no contact for so long: only where the watch below could not.
+# JAX ends a process itself, with a stack trace, if it has no contact for so long: only where watch.py could not.
 _HEARTBEAT_SECONDS = 55
-_BEAT_SECONDS = 2
 _HOURS = 24 * 3600
 T = TypeVar("T")
 
@@ -47,24 +42,26 @@ def job() -> Iterator[None]:
     _meet()
     if not is_first():
         progress.silence()
-    _explain_abort()
-    watch = _Watch()
-    watch.start()
+    watch.explain_abort()
+    beating = watch.Watch()
+    beating.start()
     try:
         yield
         # The first has more to do than the others. They stay, so that it is not taken for the only one left.
         from_first("finished", True)
     except InputError as error:
-        _leave(error, 2)
+        watch.leave(error, 2)
     except KeyboardInterrupt:
-        _leave("interrupted", 2)
+        watch.leave("interrupted", 2)
     except BaseException as error:
         # What fails when a process is lost is told by the watch; a collective operation fails in many ways.
-        lost = isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and watch.tells_within(LOST_SECONDS + 10)
+        lost = isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and beating.tells_within(
+            watch.LOST_SECONDS + 10
+        )
         if not lost:
             traceback.print_exc()
-            _leave(f"{type(error).__name__}: {error}", 1)
-    watch.stop()
+            watch.leave(f"{type(error).__name__}: {error}", 1)
+    beating.stop()
     jax.distributed.shutdown()
 
 
@@ -179,7 +176,7 @@ def _meet() -> None:
     def too_late():
         told = f"{where} was not reached" if given and not _answers(host, int(port)) else "not all processes came"
         hint = "is process 0 running there, and the port open?" if told.endswith("reached") else "are all running?"
-        _tell(f"--distributed: {told} within {MEET_SECONDS} s; {hint}")
+        progress.complain(f"--distributed: {told} within {MEET_SECONDS} s; {hint}")
         os._exit(2)
 
     timer = threading.Timer(MEET_SECONDS, too_late)
@@ -200,20 +197,6 @@ def _meet() -> None:
         timer.cancel()
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _aborted(_):
-    _tell("process 0 is lost, so all of the job ends; the same command goes on from the last checkpoint")
-    os._exit(1)
-
-
-def _explain_abort() -> None:
-    """JAX aborts a process as soon as its coordinator is gone, from a thread of its own; have the last word.
-
-    A handler of Python's own would only be noted down for after the abort, which does not return.
-    """
-    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
-
-
 def _check_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -231,100 +214,6 @@ def _answers(host: str, port: int) -> bool:
         return True
     except OSError:
         return False
-
-
-class _Watch(threading.Thread):
-    """Tells that a process is lost, in time and in a sentence.
-
-    Every process counts up in the key-value store; who has not counted for LOST_SECONDS is lost. Time is counted in
-    rounds, so that a process that was itself held up does not blame the others.
-    """
-
-    def __init__(self):
-        super().__init__(name="watch", daemon=True)
-        self._stopped, self._told = threading.Event(), threading.Event()
-        self._rounds = 0  # that the store answered
-
-    def run(self):
-        threading.Thread(target=self._beat, name="beat", daemon=True).start()
-        silent, rounds = 0, 0
-        while not self._stopped.wait(1):
-            silent, rounds = (silent + 1, rounds) if rounds == self._rounds else (0, self._rounds)
-            if silent > LOST_SECONDS:
-                self._end({0: "the coordinator"})
-
-    def _beat(self):
-        client, mine = global_state.client, global_state.process_id
-        seen, host = {}, socket.gethostname()  # process -> its last count, the round of it, its host
-        while not self._stopped.is_set():
-            try:
-                client.key_value_set(f"alive/{mine}", f"{self._rounds} {host}", allow_overwrite=True)
-                alive = client.key_value_dir_get("alive/")
-                failed = client.key_value_dir_get("failed/")
-            except jax.errors.JaxRuntimeError:  # the coordinator does not answer; `run` counts for how long
-                time.sleep(1)
-                continue
-            if failed:
-                self._follow(*json.loads(failed[0][1]))
-            self._rounds += 1
-            for key, value in alive:
-                count, _, name = value.partition(" ")
-                process = int(key.rpartition("/")[2])
-                if process not in seen or seen[process][0] != count:
-                    seen[process] = count, self._rounds, name
-            late = self._rounds - LOST_SECONDS // _BEAT_SECONDS
-            lost = {process: name for process, (_, last, name) in seen.items() if last < late}
-            if lost:
-                self._end(lost)
-            self._stopped.wait(_BEAT_SECONDS)
-
-    def _follow(self, process: int, code: int, line: str) -> None:
-        """Another process failed with a reason."""
-        if self._stopped.is_set() or process == global_state.process_id:
-            return
-        self._told.set()
-        if is_first():
-            _tell(f"process {process}: {line}")
-        os._exit(code)
-
-    def _end(self, lost: dict[int, str]) -> None:
-        if self._stopped.is_set():
-            return
-        self._told.set()
-        mine = global_state.process_id
-        if mine == min(set(range(global_state.num_processes)) - lost.keys(), default=mine):
-            listed = " and ".join(f"process {p} on {name}" for p, name in sorted(lost.items()))
-            _tell(
-                f"{listed} gave no sign of life for {LOST_SECONDS} s, so all of the job ends; "
-                "the same command goes on from the last checkpoint"
-            )
-        os._exit(1)
-
-    def tells_within(self, seconds: float) -> bool:
-        """Wait whether a lost process is why something failed; ends the process if so."""
-        return self._told.wait(seconds)
-
-    def stop(self) -> None:
-        """Everything is done."""
-        self._stopped.set()
-
-
-def _tell(line: str) -> None:
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
-
-
-def _leave(error: Exception | str, code: int) -> None:
-    """End this process at once, and the others with it, without their consent that JAX waits for at a regular end."""
-    line = str(error)
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-        global_state.client.key_value_set(
-            f"failed/{global_state.process_id}", json.dumps([global_state.process_id, code, line])
-        )
-    _tell(line)
-    sys.stdout.flush()
-    if is_first():
-        time.sleep(2 * _BEAT_SECONDS)  # the store goes with this process; the others read why
-    os._exit(code)
 
 
 _gathered = 0

@@ -13,10 +13,20 @@ def silence() -> None:
 
 
 def say(line: str) -> None:
-    """One line on stderr, whatever line breaks a message of somebody else's brings."""
+    """One line on stderr."""
     if _silent:
         return
-    print(" ".join(line.split()), file=sys.stderr, flush=True)
+    print(_one_line(line), file=sys.stderr, flush=True)
+
+
+def complain(error: Exception | str) -> None:
+    """The one line on stderr that a command fails with."""
+    print(f"error: {_one_line(error)}", file=sys.stderr, flush=True)
+
+
+def _one_line(text) -> str:
+    """Whatever line breaks a message of somebody else's brings."""
+    return " ".join(str(text).split())
 
 
 def duration(seconds: float) -> str:

@@ -27,8 +27,8 @@ def by_image(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def layout(shapes, mesh: Mesh, *, shard_state: bool):
-    """The sharding of each array of a TrainState.
+def placed(shapes, mesh: Mesh, *, shard_state: bool):
+    """A TrainState of shapes with where each array lives.
 
     Args:
       shapes: the TrainState as ShapeDtypeStructs.
@@ -37,7 +37,7 @@ def layout(shapes, mesh: Mesh, *, shard_state: bool):
         fully sharded data parallelism), in place of a copy of everything on each device.
 
     Returns:
-      A TrainState of NamedShardings.
+      The same ShapeDtypeStructs with a sharding each.
     """
 
     def place(leaf) -> NamedSharding:
@@ -47,7 +47,12 @@ def layout(shapes, mesh: Mesh, *, shard_state: bool):
         longest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "data"))
 
-    return jax.tree.map(place, shapes)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place(leaf)), shapes)
+
+
+def of(like):
+    """The shardings of what `placed` gives."""
+    return jax.tree.map(lambda leaf: leaf.sharding, like)
 
 
 def gathered(step, mesh: Mesh):

@@ -20,6 +20,7 @@ from skullgan_jax import (
     models,
     monitor,
     pictures,
+    resume,
     rng,
     sharding,
     state,
@@ -30,10 +31,6 @@ from skullgan_jax.progress import Progress, say
 from skullgan_jax.sampling import draw, formats, job
 from skullgan_jax.step import Recipe, make_train_step
 
-# What may differ when a run is resumed: how long it lasts, what is shown and kept, where files and weights lie.
-_FREE = ("epochs", "data.path", "log_every", "sample_every", "checkpoint_every", "final_slices", "shard_state")
-_START = ("pretrained", "checkpoint")  # where a run starts: of no account once it has a checkpoint of its own
-_TRACED = 5  # steps
 _BLOCK = 256  # final slices that are drawn before they are written
 
 
@@ -74,7 +71,7 @@ def _prepare(config):
             f"{num} devices{_of_processes()}; try {max(2, num * round(config.batch_size / num), num)}"
         )
     at_least_1 = ("epochs", "data.num", "log_every", "sample_every", "checkpoint_every", "judge_slices")
-    values = _flat(config.to_dict())
+    values = resume.flat(config.to_dict())
     for name, least in (*((name, 1) for name in at_least_1), ("seed", 0), ("final_slices", 0)):
         if values[name] < least:
             raise InputError(f"--config.{name}={values[name]}: must be {least} or more")
@@ -93,7 +90,7 @@ def _prepare(config):
 
 def _identity(meta: dict) -> dict:
     """What the processes of a job must have in common; where their copies of the data lie may differ."""
-    about = _flat({k: meta[k] for k in ("config", "data", "calibration", "version")})
+    about = resume.flat({k: meta[k] for k in ("config", "data", "calibration", "version")})
     versions = {"jax": jax.__version__, "devices of a process": jax.local_device_count()}
     return {k: v for k, v in about.items() if k != "config.data.path"} | versions
 
@@ -112,9 +109,10 @@ def _train(config, workdir, pair, recipe, data, meta, profile, stop) -> None:
     mesh = sharding.mesh()
     everywhere, by_image = sharding.everywhere(mesh), sharding.by_image(mesh)
     shapes = jax.eval_shape(lambda: state.create(*pair.init(0), adam=recipe.adam, lr=recipe.lr))
-    layout = sharding.layout(shapes, mesh, shard_state=config.shard_state)
+    like = sharding.placed(shapes, mesh, shard_state=config.shard_state)
+    layout = sharding.of(like)
     checkpoints = checkpoint.Checkpoints(workdir)
-    now, start = _initial_state(config, pair, recipe, meta, checkpoints, workdir, layout)
+    now, start = resume.initial_state(config, pair, recipe, meta, checkpoints, workdir, like)
     step_fn = make_train_step(pair, recipe, seed=config.seed, steps_per_epoch=steps_per_epoch)
     step_fn = jax.jit(
         sharding.gathered(step_fn, mesh) if config.shard_state else step_fn,
@@ -150,7 +148,8 @@ def _train(config, workdir, pair, recipe, data, meta, profile, stop) -> None:
         batch_size=config.batch_size,
         log_every=config.log_every,
     )
-    stop, tracer = distributed.Stop(stop), _Tracer(workdir / "profile", start) if profile else None
+    stop = distributed.Stop(stop)
+    tracer = monitor.Tracer(workdir / "profile", start) if profile and distributed.is_first() else None
 
     def save(step, judged: bool):
         watch.flush()  # a NaN among the steps so far stops the run before it is saved
@@ -244,52 +243,6 @@ def _pair(config) -> state.Pair:
     return pair
 
 
-def _initial_state(config, pair, recipe, meta, checkpoints, workdir, layout):
-    """The resume ladder: this workdir, else a given checkpoint, else given weights, else scratch.
-
-    Returns:
-      The state, born where `layout`, a TrainState of shardings, says, and its step.
-    """
-
-    def fresh(*weights):
-        return state.create(*weights, adam=recipe.adam, lr=recipe.lr)
-
-    shapes = jax.eval_shape(lambda: fresh(*pair.init(0)))
-    like = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, layout)
-    if checkpoints.latest is not None:
-        step = checkpoints.latest
-        _check_same(meta, checkpoints.meta(step), workdir)
-        say(f"resuming {workdir} at step {step}")
-        return checkpoints.restore(step, like), step
-    if config.checkpoint:
-        if not checkpoint.exists(config.checkpoint):
-            raise InputError(f"--config.checkpoint={config.checkpoint}: holds no checkpoint; give a training workdir")
-        given = checkpoint.Checkpoints(config.checkpoint, create=False)
-        step = given.latest
-        _check_same(meta, given.meta(step), config.checkpoint)
-        say(f"continuing from step {step} of {config.checkpoint}")
-        restored = given.restore(step, like)
-        given.close()
-        return restored, step
-    if config.pretrained:
-        given = model.load(config.pretrained)
-        if given.d_params is None:
-            raise InputError(
-                f"--config.pretrained={config.pretrained}: has no discriminator to train on with; convert both: "
-                "python -m skullgan_jax.convert --generator=netG.pth --discriminator=netD.pth --output=models/pair"
-            )
-        if dataclasses.replace(given.pair, dtype=pair.dtype) != pair:
-            raise InputError(
-                f"--config.pretrained={config.pretrained}: another architecture ({_sizes(given.pair)}) than this "
-                f"config's ({_sizes(pair)}); set --config.model to its sizes"
-            )
-        say(f"starting from the weights of {config.pretrained}")
-        weights = (given.g_params, given.g_stats, given.d_params, given.d_stats)
-        return jax.jit(fresh, out_shardings=layout)(*weights), 0
-    say("starting from scratch")
-    return state.quick_to_compile(lambda: fresh(*pair.init(config.seed)), out_shardings=layout)(), 0
-
-
 def _compile(step_fn, now, batch_size: int, by_image):
     """Compile before the clock of the progress line starts, and say how long that took and what a step needs."""
     started = time.monotonic()
@@ -304,66 +257,12 @@ def _compile(step_fn, now, batch_size: int, by_image):
     return compiled
 
 
-class _Tracer:
-    """Traces a few steps once the first have passed."""
-
-    def __init__(self, folder: pathlib.Path, start: int):
-        self._folder, self._first, self._last = folder, start + 3, start + 3 + _TRACED
-        self._tracing = False
-
-    def __call__(self, step: int, value) -> None:
-        """Of the step that makes `step` steps done; value is one of its results."""
-        if not distributed.is_first() or step not in (self._first, self._last):
-            return
-        value.block_until_ready()
-        if step == self._first:
-            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
-            self._tracing = True
-        else:
-            self.close()
-            say(f"traced steps {self._first + 1} to {step} into {self._folder}; docs/scaling.md says how to look at it")
-
-    def close(self) -> None:
-        """Write what is traced so far."""
-        if self._tracing:
-            jax.profiler.stop_trace()
-            self._tracing = False
-
-
 def _hardware() -> str:
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}{_of_processes()}"
 
 
 def _of_processes() -> str:
     return f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-
-
-def _sizes(pair) -> str:
-    return f"nc={pair.nc} nz={pair.nz} ngf={pair.ngf} ndf={pair.ndf}"
-
-
-def _flat(config: dict, prefix="") -> dict:
-    out = {}
-    for key, value in config.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return out
-
-
-def _check_same(meta: dict, saved: dict, where) -> None:
-    """Refuse to resume with a changed config or on other data, naming every difference."""
-    new, old = _flat(meta["config"]), _flat(saved["config"])
-    different = [k for k in sorted(new.keys() | old.keys()) if k not in _FREE + _START and new.get(k) != old.get(k)]
-    if different:
-        listed = ", ".join(f"{k} was {old.get(k)!r} now {new.get(k)!r}" for k in different)
-        raise InputError(
-            f"{where}: the config changed since its checkpoint: {listed}; change it back or use another --workdir"
-        )
-    for name in ("data", "calibration"):
-        if meta[name] != saved[name]:
-            raise InputError(
-                f"{where}: the data changed since its checkpoint: {name} was {saved[name]} now {meta[name]}; "
-                "give the same data or use another --workdir"
-            )
 
 
 def _grid_and_judge(config, pair, data):

@@ -162,12 +162,14 @@ def final_state():
     def read(workdir):
         import orbax.checkpoint as ocp
 
-        steps = [int(p.name) for p in (pathlib.Path(workdir) / "checkpoints").iterdir() if p.name.isdigit()]
-        tree = ocp.StandardCheckpointer().restore(
-            (pathlib.Path(workdir) / "checkpoints" / str(max(steps)) / "state").absolute()
-        )
-        flat, _ = jax.tree.flatten_with_path(tree)
-        return max(steps), {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
+        checkpoints = (pathlib.Path(workdir) / "checkpoints").absolute()
+        step = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
+        with ocp.PyTreeCheckpointer() as reader:  # as numpy, whatever devices it was written from
+            tree = reader.metadata(checkpoints / str(step) / "state").item_metadata.tree
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            found = reader.restore(checkpoints / str(step) / "state", restore_args=as_numpy)
+        flat, _ = jax.tree.flatten_with_path(found)
+        return step, {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
 
     return read
 

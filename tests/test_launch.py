@@ -19,7 +19,9 @@ PATH = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def tool(name: str) -> str:
-    return shutil.which(name, path=PATH) or pytest.skip(f"no {name} here")
+    found = shutil.which(name, path=PATH)
+    assert found, f"no {name}; it comes with the test extra"
+    return found
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -5,9 +5,7 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import psutil
 import pytest
 
@@ -99,18 +97,9 @@ def _tasks(job):
     return found
 
 
-def _final_state(workdir):
-    """Step and {name: array} of the newest checkpoint; of two processes, read by one."""
-    steps = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
-    folder = (workdir / "checkpoints" / str(max(steps)) / "state").absolute()
-    with ocp.PyTreeCheckpointer() as reader:
-        tree = reader.metadata(folder).item_metadata.tree
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        flat, _ = jax.tree.flatten_with_path(reader.restore(folder, restore_args=as_numpy))
-    return max(steps), {jax.tree_util.keystr(path): leaf for path, leaf in flat}
-
-
-def test_preempted_twice_killed_once_it_ends_as_if_it_had_run_through(cluster, sbatch, training, tmp_path, records):
+def test_preempted_twice_killed_once_it_ends_as_if_it_had_run_through(
+    cluster, sbatch, training, tmp_path, records, final_state
+):
     command, environ = training(tmp_path / "through")
     subprocess.run([ROOT / "launch" / "local.sh", "2", *command], env=os.environ | environ, cwd=ROOT, check=True)
 
@@ -156,7 +145,7 @@ def test_preempted_twice_killed_once_it_ends_as_if_it_had_run_through(cluster, s
         for run in (tmp_path / "through", workdir)
     ]
     assert losses[0] == losses[1]
-    (step, expected), (found_step, found) = _final_state(tmp_path / "through"), _final_state(workdir)
+    (step, expected), (found_step, found) = final_state(tmp_path / "through"), final_state(workdir)
     assert step == found_step == STEPS
     assert expected.keys() == found.keys()
     for name, array in expected.items():

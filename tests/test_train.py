@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from skullgan_jax import checkpoint, model, monitor, sharding, state, train
+from skullgan_jax import checkpoint, model, monitor, resume, sharding, state, train
 from skullgan_jax.data import Calibration
 from skullgan_jax.errors import InputError
 from skullgan_jax.step import Recipe
@@ -239,9 +239,9 @@ def first_state(config, workdir, capfd):
     """What the ladder gives a new workdir: the state and what is said of it."""
     pair, recipe = train._pair(config), Recipe(**config.recipe)
     shapes = jax.eval_shape(lambda: state.create(*pair.init(0), adam=recipe.adam, lr=recipe.lr))
-    layout = sharding.layout(shapes, sharding.mesh(), shard_state=False)
+    like = sharding.placed(shapes, sharding.mesh(), shard_state=False)
     workdir.mkdir()
-    found = train._initial_state(config, pair, recipe, {}, checkpoint.Checkpoints(workdir), workdir, layout)
+    found = resume.initial_state(config, pair, recipe, {}, checkpoint.Checkpoints(workdir), workdir, like)
     return *found, capfd.readouterr().err
 
 
