@@ -28,7 +28,7 @@ class Watch(threading.Thread):
 
     def __init__(self):
         super().__init__(name="watch", daemon=True)
-        self._stopped, self._told = threading.Event(), threading.Event()
+        self._stopped = threading.Event()
         self._rounds = 0  # that the store answered
 
     def run(self):
@@ -68,7 +68,6 @@ class Watch(threading.Thread):
         """Another process failed with a reason."""
         if self._stopped.is_set() or process == global_state.process_id:
             return
-        self._told.set()
         if global_state.process_id == 0:
             progress.complain(f"process {process}: {line}")
         os._exit(code)
@@ -76,7 +75,6 @@ class Watch(threading.Thread):
     def _end(self, lost: dict[int, str]) -> None:
         if self._stopped.is_set():
             return
-        self._told.set()
         mine = global_state.process_id
         if mine == min(set(range(global_state.num_processes)) - lost.keys(), default=mine):
             listed = " and ".join(f"process {p} on {name}" for p, name in sorted(lost.items()))
@@ -85,10 +83,6 @@ class Watch(threading.Thread):
                 "the same command goes on from the last checkpoint"
             )
         os._exit(1)
-
-    def tells_within(self, seconds: float) -> bool:
-        """Wait whether a lost process is why something failed; ends the process if so."""
-        return self._told.wait(seconds)
 
     def stop(self) -> None:
         """Everything is done."""
