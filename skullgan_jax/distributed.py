@@ -55,7 +55,7 @@ def job() -> Iterator[None]:
     except KeyboardInterrupt:
         watch.leave("interrupted", 2)
     except BaseException as error:
-        # A collective operation fails in many ways when a process is lost: time for the watch to tell that, and end all.
+        # A collective operation fails in many ways when a process is lost: time for the watch to tell it, and end all.
         if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)):
             time.sleep(watch.LOST_SECONDS + 10)
         traceback.print_exc()
