@@ -49,12 +49,19 @@ def local(*arguments, env=(), **kwargs):
     environ = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS")}
     return subprocess.Popen(
         [LAUNCH / "local.sh", *map(str, arguments)],
+        preexec_fn=_as_from_a_terminal,
         env=environ | {"JAX_PLATFORMS": "cpu"} | dict(env),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         **kwargs,
     )
+
+
+def _as_from_a_terminal():
+    """What starts the tests, as nohup does, may ignore these signals; a shell that inherits that cannot trap them."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def said(process) -> list[str]:
