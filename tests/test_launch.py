@@ -48,20 +48,14 @@ def local(*arguments, env=(), **kwargs):
     """The launcher as a process; env without the CUDA_VISIBLE_DEVICES of this one."""
     environ = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS")}
     return subprocess.Popen(
-        [LAUNCH / "local.sh", *map(str, arguments)],
-        preexec_fn=_as_from_a_terminal,
+        # What starts the tests, as nohup does, may ignore these signals; a shell that inherits that cannot trap them.
+        ["env", "--default-signal=INT,HUP", LAUNCH / "local.sh", *map(str, arguments)],
         env=environ | {"JAX_PLATFORMS": "cpu"} | dict(env),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         **kwargs,
     )
-
-
-def _as_from_a_terminal():
-    """What starts the tests, as nohup does, may ignore these signals; a shell that inherits that cannot trap them."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def said(process) -> list[str]:
