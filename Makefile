@@ -15,7 +15,7 @@ test: .venv/installed-test
 
 # On a one-node Slurm of its own; needs the packages slurmctld, slurmd, slurm-client and munge.
 test-slurm: .venv/installed-test
-	$(BIN)/python -m pytest -m slow tests/test_slurm.py
+	$(BIN)/python -m pytest -m slow tests/processes/test_slurm.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

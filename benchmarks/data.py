@@ -11,8 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from skullgan_jax.data import Calibration, batches, open_celeba, open_slices, order
-from skullgan_jax.data.pipeline import import_tensorflow
+from skullgan_jax.data.arrays import open_slices
+from skullgan_jax.data.batches import batches, import_tensorflow, order
+from skullgan_jax.data.celeba import open_celeba
+from skullgan_jax.slices.calibration import Calibration
 
 BATCH, NUM, SECONDS = 16, 2000, 3
 

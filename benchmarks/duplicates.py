@@ -1,6 +1,6 @@
 """Seconds and memory to drop near duplicates: python benchmarks/duplicates.py [--num=100000] [--batch=256]
 
-First what a pair of phantoms costs: compared exactly by XOR and popcount as in skullgan_jax.duplicates, as a float32
+First what a pair of phantoms costs: compared exactly by XOR and popcount as in slices/duplicates.py, as a float32
 matrix product (areas less twice the overlap), by XOR and popcount in NumPy; and bounded from below by the counts in
 160 blocks of 5 x 8 pixels, with the share of pairs that this and the difference of areas cannot leave out.
 
@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skullgan_jax import duplicates
 from skullgan_jax.data.phantom import segments
+from skullgan_jax.slices import duplicates
 
 
 class Stream:

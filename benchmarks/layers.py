@@ -2,7 +2,7 @@
 
 python benchmarks/layers.py [--batch=16] [--ngf=256] [--ndf=64] [--only=upconv]
 
-layers.py chooses by what this prints; the forms are equal in value (tests/test_layers.py).
+layers.py chooses by what this prints; the forms are equal in value (tests/nets/test_layers.py).
 """
 
 import argparse
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skullgan_jax import layers
+from skullgan_jax.nets import layers
 
 
 def seconds(f, *args, repeats):

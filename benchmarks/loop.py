@@ -24,13 +24,14 @@ def main():
     parser.add_argument("--slices", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=9)
     args = parser.parse_args()
-    from skullgan_jax import host
+    from skullgan_jax.machine import memory
 
-    host.keep_memory()
+    memory.keep_memory()
     import jax
     import numpy as np
 
-    from skullgan_jax import monitor, state, step, train
+    from skullgan_jax.train import loop as train
+    from skullgan_jax.train import monitor, state, step
 
     published = runpy.run_path("configs/skull.py")["get_config"]()
     config = runpy.run_path("configs/skull.py")["get_config"]("demo")

@@ -112,14 +112,14 @@ def main():
     if args.serve_torch:
         serve_torch(args)
         return
-    from skullgan_jax import host
+    from skullgan_jax.machine import memory
 
-    host.keep_memory()
+    memory.keep_memory()
     import jax
     import jax.numpy as jnp
 
-    from skullgan_jax import state, step
-    from skullgan_jax.sampling import draw
+    from skullgan_jax.model import draw
+    from skullgan_jax.train import state, step
 
     device = jax.devices()[0]
     pair = state.Pair(nz=args.nz, ngf=args.ngf, ndf=args.ndf, dtype=args.dtype)

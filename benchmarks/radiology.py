@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from skullgan_jax import radiology
 from skullgan_jax.data.phantom import PIXEL_MM, segments
+from skullgan_jax.slices import radiology
 
 
 def reference(image: np.ndarray, pixel_mm: float) -> dict[str, float]:

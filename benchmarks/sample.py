@@ -27,8 +27,9 @@ OUTPUT = {"full": "s.npy", "small": "s.zarr"}
 
 def _model(sizes: dict):
     """Fresh weights: how fast they are does not depend on what they have learned."""
-    from skullgan_jax import model, state
-    from skullgan_jax.data import Calibration
+    from skullgan_jax.model import trained as model
+    from skullgan_jax.slices.calibration import Calibration
+    from skullgan_jax.train import state
 
     pair = state.Pair(**sizes)
     trees = state.quick_to_compile(lambda: pair.init(0))()
@@ -68,9 +69,9 @@ def _job(folder: str, size: str):
 
 def throughput(size: str, args) -> None:
     from benchmarks import pair
-    from skullgan_jax import host
+    from skullgan_jax.machine import memory
 
-    host.keep_memory()
+    memory.keep_memory()
     import jax
 
     from skullgan_jax.sampling import job
@@ -121,7 +122,8 @@ def memory() -> None:
 def dtypes(path: str) -> None:
     import jax
 
-    from skullgan_jax import model, radiology
+    from skullgan_jax.model import trained as model
+    from skullgan_jax.slices import radiology
 
     trained, num = model.load(path), 256
     one, other = (next(trained.sampler(seed=0, dtype=d).ranges([(0, num)])) for d in ("float32", "bfloat16"))

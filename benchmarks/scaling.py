@@ -46,7 +46,7 @@ def hlo(form: str, dtype: str, devices: int, batch: int, sizes: dict, output: pa
     import jax
     import jax.numpy as jnp
 
-    from skullgan_jax import sharding, state, step
+    from skullgan_jax.train import sharding, state, step
 
     pair, recipe, mesh = state.Pair(**sizes, dtype=dtype), step.Recipe(), sharding.mesh()
     everywhere, by_image = sharding.everywhere(mesh), sharding.by_image(mesh)

@@ -17,7 +17,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from skullgan_jax.step import Recipe
+from skullgan_jax.train.step import Recipe
 
 
 def get_config(size: str = "published") -> ConfigDict:

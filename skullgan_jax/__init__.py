@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 
 def load(path):
-    """Read a model: see skullgan_jax.model.load, which this imports when it is called."""
-    from skullgan_jax import model
+    """Read a model: see skullgan_jax.model.trained.load, which this imports when it is called."""
+    from skullgan_jax.model import trained as model
 
     return model.load(path)

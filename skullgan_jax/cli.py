@@ -10,8 +10,8 @@ import threading
 import warnings
 from typing import NoReturn
 
+from skullgan_jax.command.progress import complain
 from skullgan_jax.errors import InputError
-from skullgan_jax.progress import complain
 
 USAGE = """usage: skullgan COMMAND [FLAGS]
 

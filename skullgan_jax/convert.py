@@ -14,10 +14,10 @@ few samples are drawn, whose background tells.
 import pathlib
 import shutil
 
-from skullgan_jax import host
 from skullgan_jax.cli import Parser, refusing
+from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
-from skullgan_jax.progress import say
+from skullgan_jax.machine import memory
 
 
 def _flags() -> Parser:
@@ -44,17 +44,18 @@ def _flags() -> Parser:
 def run(argv: list[str] | None = None) -> None:
     """The command; argv, without the program's name, defaults to that of the process."""
     flags = _flags().parse_args(argv)
-    host.keep_memory()
+    memory.keep_memory()
     with refusing():
         _run(flags)
 
 
 def _run(flags) -> None:
-    from skullgan_jax import model, released  # after keep_memory, and not for --help
+    from skullgan_jax.model import pytorch_pair  # after keep_memory, and not for --help
+    from skullgan_jax.model import trained as model
 
     sources = {net: getattr(flags, net) for net in ("generator", "discriminator") if getattr(flags, net)}
     if flags.verify:
-        return released.verify(pathlib.Path(flags.verify), sources)
+        return pytorch_pair.verify(pathlib.Path(flags.verify), sources)
     if not flags.output:
         raise InputError("--output is missing; see --help")
     output = pathlib.Path(flags.output)
@@ -64,10 +65,10 @@ def _run(flags) -> None:
         raise InputError(f"--pixel_mm={flags.pixel_mm}: give the size of a pixel in mm")
     if flags.model and flags.to and not sources:
         trained = model.load(flags.model)
-        written = _writing(output, lambda: released.write(trained, output, flags.to))
+        written = _writing(output, lambda: pytorch_pair.write(trained, output, flags.to))
         say(f"wrote {', '.join(map(str, written))}")
     elif flags.generator and not flags.model and not flags.to:
-        converted = released.read(
+        converted = pytorch_pair.read(
             generator=flags.generator,
             discriminator=flags.discriminator,
             calibration=_calibration(flags),
@@ -86,7 +87,7 @@ def _run(flags) -> None:
 
 def _calibration(flags):
     """A Calibration, or the name of a scale."""
-    from skullgan_jax.data.calibration import Calibration
+    from skullgan_jax.slices.calibration import Calibration
 
     if (flags.hu_min is None) != (flags.hu_max is None):
         raise InputError("--hu_min and --hu_max belong together; give both")

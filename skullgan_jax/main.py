@@ -20,9 +20,9 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from skullgan_jax import host
 from skullgan_jax.cli import fail
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import memory
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, pictures, the exported model.")
@@ -31,8 +31,8 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Trace a few steps into WORKDIR/p
 
 
 def _main(_) -> None:
-    from skullgan_jax import distributed
-    from skullgan_jax.train import train
+    from skullgan_jax.processes import distributed
+    from skullgan_jax.train.loop import train
 
     with distributed.job() if _DISTRIBUTED.value else contextlib.nullcontext():
         train(_CONFIG.value, _WORKDIR.value, profile=_PROFILE.value)
@@ -63,7 +63,7 @@ def _asks_for_help() -> bool:
 def run(argv: list[str] | None = None) -> None:
     """The command; argv defaults to sys.argv."""
     if not any(a.startswith(("--help", "-help")) for a in argv or sys.argv):
-        host.keep_memory()
+        memory.keep_memory()
     sys.modules["__main__"].__doc__ = __doc__  # what --help shows, also of the console script
     try:
         app.run(_main, argv=argv, flags_parser=_parse)

@@ -15,9 +15,9 @@ use only.
 
 import os
 
-from skullgan_jax import host
 from skullgan_jax.cli import GOES_ON, Parser, refusing
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import memory
 
 FORMATS = ("npy", "zarr", "nifti", "dicom", "png")
 
@@ -57,14 +57,15 @@ def _flags() -> Parser:
 def run(argv: list[str] | None = None) -> None:
     """The command; argv, without the program's name, defaults to that of the process."""
     flags = _flags().parse_args(argv)
-    host.keep_memory()
+    memory.keep_memory()
     with refusing(GOES_ON):
         _run(flags)
 
 
 def _run(flags) -> None:
-    from skullgan_jax import model  # after keep_memory, and not for --help
-    from skullgan_jax.sampling import draw, formats, job, select
+    from skullgan_jax.model import draw
+    from skullgan_jax.model import trained as model  # after keep_memory, and not for --help
+    from skullgan_jax.sampling import formats, job, select
 
     process, processes = _processes(flags)
     for name, value, least in (

@@ -99,7 +99,7 @@ def start(compiled):
 @pytest.fixture(scope="session")
 def _programs_traced_once():
     """The loop makes its programs anew at each call; tests of the same one need not trace it again."""
-    from skullgan_jax import train
+    from skullgan_jax.train import loop as train
 
     patch = pytest.MonkeyPatch()
     patch.setattr(train, "make_train_step", functools.cache(train.make_train_step))
@@ -119,7 +119,7 @@ def _programs_traced_once():
 @pytest.fixture(scope="session")
 def finished(tiny, tmp_path_factory):
     """The workdir of an uninterrupted run; not to be written to."""
-    from skullgan_jax.train import train
+    from skullgan_jax.train.loop import train
 
     workdir = tmp_path_factory.mktemp("finished") / "run"
     train(tiny(), workdir)
@@ -135,8 +135,9 @@ def finished_copy(finished, tmp_path):
 @pytest.fixture(scope="session")
 def small_model(compiled, tmp_path_factory):
     """The folder of a small model, with weights from a formula: its samples differ, and are far from skulls."""
-    from skullgan_jax import model, state
-    from skullgan_jax.data import Calibration
+    from skullgan_jax.model import trained as model
+    from skullgan_jax.slices.calibration import Calibration
+    from skullgan_jax.train import state
     from tests import support
 
     pair = state.Pair(nz=8, ngf=16, ndf=4)

@@ -9,7 +9,9 @@ import zlib
 import jax
 import numpy as np
 
-from skullgan_jax import models, state, step, torch_names
+from skullgan_jax.model import pytorch_names
+from skullgan_jax.nets import networks
+from skullgan_jax.train import state, step
 
 # The tiny nets of the tests run for milliseconds; a CPU's optimiser would take ten times as long as they do, and the
 # emitters of fused loops, without it, as long again.
@@ -91,8 +93,8 @@ def pair_weights(pair: state.Pair):
     )
     result = []
     for net, params, stats in (("generator", g_params, g_stats), ("discriminator", d_params, d_stats)):
-        shapes = {key: array.shape for key, array in torch_names.to_torch(net, params, stats).items()}
-        result += torch_names.from_torch(net, weights(shapes), pair)[:2]
+        shapes = {key: array.shape for key, array in pytorch_names.to_torch(net, params, stats).items()}
+        result += pytorch_names.from_torch(net, weights(shapes), pair)[:2]
     return tuple(result)
 
 
@@ -101,7 +103,7 @@ def forward(pair: state.Pair, net: str, train: bool):
     """Compiled (params, stats, *inputs) -> (output, stats) of one network."""
     g_graph, d_graph = pair.graphs()
     graph = g_graph if net == "generator" else d_graph
-    return quick_jit(functools.partial(models.apply, graph, train=train))
+    return quick_jit(functools.partial(networks.apply, graph, train=train))
 
 
 @functools.cache
@@ -125,7 +127,7 @@ def bright_block(pair: state.Pair, background: float) -> dict[str, np.ndarray]:
     positive weights, and the bias of conv3 moves the ground.
     """
     state_dict = {}
-    for key, shape in torch_names.shapes("generator", pair).items():
+    for key, shape in pytorch_names.shapes("generator", pair).items():
         state_dict[key] = np.zeros(shape, np.int64 if key.endswith("tracked") else np.float32)
         if key.endswith((".1.weight", "running_var")):
             state_dict[key][:] = 1

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import pytest
 
-from skullgan_jax.state import Pair
-from skullgan_jax.step import Recipe
+from skullgan_jax.train.state import Pair
+from skullgan_jax.train.step import Recipe
 
 
 def flat(config, prefix=""):

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import skullgan_jax
-from skullgan_jax import convert, host, model, released, torch_file, torch_names
-from skullgan_jax.data import Calibration
+from skullgan_jax import convert
 from skullgan_jax.errors import InputError
-from skullgan_jax.sampling import draw
-from skullgan_jax.state import Pair
+from skullgan_jax.machine import memory
+from skullgan_jax.model import draw, pytorch_file, pytorch_names, pytorch_pair
+from skullgan_jax.model import trained as model
+from skullgan_jax.slices.calibration import Calibration
+from skullgan_jax.train.state import Pair
 from tests import support
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -34,7 +36,7 @@ def _quick_to_compile(monkeypatch):
 
 def command(monkeypatch, capsys, **flags):
     """Run the command in this process; its exit status and what it said."""
-    monkeypatch.setattr(host, "keep_memory", lambda: None)  # starts the process again
+    monkeypatch.setattr(memory, "keep_memory", lambda: None)  # starts the process again
     arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()]
     try:
         convert.run(arguments)
@@ -47,7 +49,7 @@ def command(monkeypatch, capsys, **flags):
 
 @pytest.fixture(scope="module")
 def converted():
-    return released.read(**BOTH, calibration="signed")
+    return pytorch_pair.read(**BOTH, calibration="signed")
 
 
 def test_every_weight_is_in_its_place(converted):
@@ -73,7 +75,7 @@ def test_the_networks_answer_as_pytorch_did(converted):
 
 
 def test_float16_in_a_checkpoint(capsys):
-    found = released.read(generator=FOLDER / "netG_half.pth", calibration="signed")
+    found = pytorch_pair.read(generator=FOLDER / "netG_half.pth", calibration="signed")
     assert (found.d_params, found.d_stats, found.pair) == (None, None, dataclasses.replace(PAIR, ndf=64))
     half = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), support.pair_weights(PAIR)[0])
     jax.tree.map(np.testing.assert_array_equal, found.g_params, half)
@@ -100,13 +102,13 @@ def test_the_command_there_and_back(monkeypatch, capsys, tmp_path):
         out = tmp_path / to
         status, said = command(monkeypatch, capsys, model=tmp_path / "m", output=out, to=to)
         assert (status, said) == (0, f"wrote {out}/netG.{suffix}, {out}/netD.{suffix}\n")
-        again = released.read(
+        again = pytorch_pair.read(
             generator=out / f"netG.{suffix}", discriminator=out / f"netD.{suffix}", calibration="signed"
         )
         trees = (*support.pair_weights(PAIR),)
         jax.tree.map(np.testing.assert_array_equal, tuple(getattr(again, name) for name in TREES), trees)
-    original = torch_names.find("generator", torch_file.read(FOLDER / "netG.pth"))
-    written = torch_file.read(tmp_path / "torch" / "netG.pth")
+    original = pytorch_names.find("generator", pytorch_file.read(FOLDER / "netG.pth"))
+    written = pytorch_file.read(tmp_path / "torch" / "netG.pth")
     assert written.keys() == original.keys()
     for key, array in original.items():
         assert (written[key].dtype, written[key].tobytes()) == (array.dtype, array.tobytes()), key
@@ -114,13 +116,13 @@ def test_the_command_there_and_back(monkeypatch, capsys, tmp_path):
 
 
 def test_counted_batches_come_back(tmp_path):
-    g = dict(torch_names.find("generator", torch_file.read(FOLDER / "netG.pth")))
+    g = dict(pytorch_names.find("generator", pytorch_file.read(FOLDER / "netG.pth")))
     counts = {key: np.asarray(125_000 + i) for i, key in enumerate(k for k in g if k.endswith("tracked"))}
-    torch_file.write(tmp_path / "g.pth", g | counts)
-    found = released.read(generator=tmp_path / "g.pth", calibration="unit")
+    pytorch_file.write(tmp_path / "g.pth", g | counts)
+    found = pytorch_pair.read(generator=tmp_path / "g.pth", calibration="unit")
     assert found.batches_tracked == {"generator": [125_000, 125_001, 125_002, 125_003, 125_004]}
-    released.write(found, tmp_path / "out", "torch")
-    written = torch_file.read(tmp_path / "out" / "netG.pth")
+    pytorch_pair.write(found, tmp_path / "out", "torch")
+    written = pytorch_file.read(tmp_path / "out" / "netG.pth")
     assert {key: int(written[key]) for key in counts} == {key: int(value) for key, value in counts.items()}
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["netG.pth"]
 
@@ -130,7 +132,7 @@ def test_torch_takes_what_is_written(converted, tmp_path):
     torch = pytest.importorskip("torch")
     from tests.data.make_torch_facts import build
 
-    released.write(converted, tmp_path / "out", "torch")
+    pytorch_pair.write(converted, tmp_path / "out", "torch")
     for module, name, original in zip(build(1, 4, 16, 8), ("netG.pth", "netD.pth"), BOTH.values(), strict=True):
         state_dict = torch.load(tmp_path / "out" / name, weights_only=True)
         module.load_state_dict(state_dict, strict=True)
@@ -151,9 +153,9 @@ def test_full_size_against_torch(tmp_path):
     g, d = (module.eval() for module in make_torch_facts.build(**sizes))
     torch.save({f"module.{k}": v for k, v in g.state_dict().items()}, tmp_path / "g.pth")
     torch.save(d.state_dict(), tmp_path / "d.pth")
-    found = released.read(generator=tmp_path / "g.pth", discriminator=tmp_path / "d.pth", calibration="signed")
+    found = pytorch_pair.read(generator=tmp_path / "g.pth", discriminator=tmp_path / "d.pth", calibration="signed")
     assert found.pair == Pair()
-    released.write(found, tmp_path / "out", "torch")
+    pytorch_pair.write(found, tmp_path / "out", "torch")
     for module, name in ((g, "netG.pth"), (d, "netD.pth")):
         back = torch.load(tmp_path / "out" / name, weights_only=True, mmap=True)
         assert all(torch.equal(value, back[key]) for key, value in module.state_dict().items())
@@ -173,18 +175,18 @@ def bright(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bright")
     paths = {ground: folder / f"{ground}.pth" for ground in (-0.999, 0.0, -0.5)}
     for ground, path in paths.items():
-        torch_file.write(path, support.bright_block(Pair(nz=4, ngf=16), ground))
+        pytorch_file.write(path, support.bright_block(Pair(nz=4, ngf=16), ground))
     return paths
 
 
 def test_the_scale_shows_in_the_background(bright, capsys):
     """Air is 0 HU: at -1 where training scaled (0, max) to [-1, 1], at 0 where it divided by max."""
-    found = released.read(generator=bright[-0.999])
+    found = pytorch_pair.read(generator=bright[-0.999])
     assert found.calibration == Calibration(0, 2734.531494140625)
     said = capsys.readouterr().err
     assert f"{bright[-0.999]}: HU scale signed, -1 to +1 is 0 to 2734.53 HU: " in said
     assert found.provenance["hu_scale"] in said
-    found = released.read(generator=bright[0.0])
+    found = pytorch_pair.read(generator=bright[0.0])
     assert found.calibration == Calibration(-2734.531494140625, 2734.531494140625)
     assert "HU scale unit, 0 to +1 is 0 to 2734.53 HU: " in capsys.readouterr().err
 
@@ -242,8 +244,8 @@ def test_verify(monkeypatch, capsys, tmp_path):
 def changed(tmp_path, net, change):
     """A .pth whose state dict was changed."""
     path = tmp_path / f"changed_{net}.pth"
-    state_dict = dict(torch_names.find(net, torch_file.read(BOTH[net])))
-    torch_file.write(path, change(state_dict) or state_dict)
+    state_dict = dict(pytorch_names.find(net, pytorch_file.read(BOTH[net])))
+    pytorch_file.write(path, change(state_dict) or state_dict)
     return path
 
 
@@ -297,7 +299,7 @@ def test_state_dicts_that_do_not_fit(net, change, expected, tmp_path):
     """All that is wrong in one line that names the file."""
     path = changed(tmp_path, net, change)
     with pytest.raises(InputError) as caught:
-        released.read(**(BOTH | {net: path}), calibration="signed")
+        pytorch_pair.read(**(BOTH | {net: path}), calibration="signed")
     for part in expected:
         assert part in str(caught.value)
 
@@ -305,29 +307,29 @@ def test_state_dicts_that_do_not_fit(net, change, expected, tmp_path):
 def test_missing_counts_are_zeros(tmp_path):
     """Files of PyTorch before 0.4.1 have none."""
     path = changed(tmp_path, "generator", lambda d: {k: v for k, v in d.items() if "tracked" not in k})
-    assert released.read(generator=path, calibration="signed").batches_tracked == {"generator": [0] * 5}
+    assert pytorch_pair.read(generator=path, calibration="signed").batches_tracked == {"generator": [0] * 5}
 
 
 def test_swapped_and_doubled(tmp_path):
     with pytest.raises(
         InputError, match=r"netD.pth: holds a discriminator, not a generator; give it as --discriminator"
     ):
-        released.read(generator=BOTH["discriminator"], calibration="signed")
-    g = torch_names.find("generator", torch_file.read(BOTH["generator"]))
+        pytorch_pair.read(generator=BOTH["discriminator"], calibration="signed")
+    g = pytorch_names.find("generator", pytorch_file.read(BOTH["generator"]))
     with pytest.raises(InputError, match=r"7 is no key of the network of main1\.0\.weight"):
-        torch_names.find("generator", {**g, 7: 1})
+        pytorch_names.find("generator", {**g, 7: 1})
     with pytest.raises(InputError, match="holds 2 generators"):
-        torch_names.find("generator", {"g": g, "ema": dict(g)})
-    assert torch_names.find("generator", {"step": 3, "nets": {"G": g, "D": {"main.0.weight": 1}}}) == g
+        pytorch_names.find("generator", {"g": g, "ema": dict(g)})
+    assert pytorch_names.find("generator", {"step": 3, "nets": {"G": g, "D": {"main.0.weight": 1}}}) == g
 
 
 def test_tensors_of_one_memory(monkeypatch, tmp_path):
     """A hundred views of one storage would need a hundred times the file."""
     key = "main2.0.weight"
-    g = dict(torch_names.find("generator", torch_file.read(BOTH["generator"])))
-    monkeypatch.setattr(torch_file, "read", lambda path: {**g, **{f"{i}": g[key] for i in range(100)}})
+    g = dict(pytorch_names.find("generator", pytorch_file.read(BOTH["generator"])))
+    monkeypatch.setattr(pytorch_file, "read", lambda path: {**g, **{f"{i}": g[key] for i in range(100)}})
     with pytest.raises(InputError, match="its tensors are views of one memory"):
-        released.read(generator=BOTH["generator"], calibration="signed")
+        pytorch_pair.read(generator=BOTH["generator"], calibration="signed")
 
 
 @pytest.mark.parametrize(

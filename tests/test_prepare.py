@@ -14,8 +14,9 @@ import pydicom
 import pytest
 
 from skullgan_jax import prepare
-from skullgan_jax.data import open_data, prepared
-from skullgan_jax.data.pipeline import import_tensorflow
+from skullgan_jax.data import prepared
+from skullgan_jax.data.batches import import_tensorflow
+from skullgan_jax.data.open import open_data
 from tests import browser
 from tests.ct import heads
 

@@ -17,10 +17,13 @@ import pytest
 from matplotlib import pyplot as plt
 
 import skullgan_jax
-from skullgan_jax import duplicates, host, radiology, sample
+from skullgan_jax import sample
 from skullgan_jax.errors import InputError
-from skullgan_jax.sampling import draw, formats
+from skullgan_jax.machine import memory
+from skullgan_jax.model import draw
+from skullgan_jax.sampling import formats
 from skullgan_jax.sampling.store import Store
+from skullgan_jax.slices import duplicates, radiology
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEED = 3
@@ -40,7 +43,7 @@ def measures(small_model):
 @pytest.fixture
 def command(small_model, monkeypatch, capsys):
     """A function of flags: exit status and lines on stderr of the command, in shards of 16."""
-    monkeypatch.setattr(host, "keep_memory", lambda: None)
+    monkeypatch.setattr(memory, "keep_memory", lambda: None)
 
     def run(**flags):
         flags = {"model": small_model, "seed": SEED, "shard": 16} | flags
@@ -398,7 +401,8 @@ def test_no_room(command, small_model, compiled, tmp_path):
     code = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from skullgan_jax import model, sample\n"  # the compile cache may be written, the samples not
+        "from skullgan_jax import sample\n"
+        "from skullgan_jax.model import trained\n"  # the compile cache may be written, the samples not
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))\n"
         "sample.run(sys.argv[1:])"
     )

@@ -382,7 +382,8 @@ def _measure(values, out, mask, arcs, normals, limits: Limits) -> dict[str, np.n
 def _density_ratio(out, mask, top, bottom, pixel_mm: float) -> np.ndarray:
     """(N,) SDR `central`: least of a ray's central half / its greatest, mean over rays 1.8 mm apart.
 
-    The central half is that between the half maxima, as in radiology.py: between the mask's edges blur reaches into it.
+    The central half is that between the half maxima, as in slices/radiology.py: between the mask's edges blur
+    reaches into it.
     """
     rays = slice(None, None, max(1, round(1.8 / pixel_mm)))
     out, mask, top, bottom = out[..., rays], mask[..., rays], top[:, None, rays], bottom[:, None, rays]

@@ -13,9 +13,9 @@ import secrets
 import shutil
 from concurrent import futures
 
+from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.ct import cut, find, pieces, publish, report, scans
 from skullgan_jax.errors import InputError
-from skullgan_jax.progress import Progress, say
 
 _PART = 40  # slices that one process cuts at a time
 _opened = {}  # in a worker: the scan it cut last, as a compressed volume is read whole

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from skullgan_jax.command.progress import Progress
 from skullgan_jax.ct.pieces import Piece
 from skullgan_jax.errors import InputError
-from skullgan_jax.progress import Progress
 
 SPLITS = ("train", "held_out")
 CACHE = "skullgan_jax_cache"  # made by readers, of what is here now
@@ -87,7 +87,7 @@ def write_tfds(folder: pathlib.Path, splits: dict[str, dict[str, list[Piece]]], 
     Raises:
       OSError: it cannot be written.
     """
-    from skullgan_jax.data.pipeline import import_tensorflow
+    from skullgan_jax.data.batches import import_tensorflow
 
     tf = import_tensorflow()
     import tensorflow_datasets as tfds
@@ -183,6 +183,6 @@ def _aside(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _gfile():
-    from skullgan_jax.data.pipeline import import_tensorflow
+    from skullgan_jax.data.batches import import_tensorflow
 
     return import_tensorflow().io.gfile

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from skullgan_jax.ct.pieces import Piece
-from skullgan_jax.pictures import sheet
+from skullgan_jax.slices.pictures import sheet
 
 _FEW_SUBJECTS = 20
 _CLIPPED = 100  # pixels at the greatest value of a scan: noise does not pile up there

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from skullgan_jax.data.slices import SIZE, open_slices
+from skullgan_jax.command.progress import Progress
+from skullgan_jax.data.arrays import SIZE, open_slices
 from skullgan_jax.errors import InputError
-from skullgan_jax.progress import Progress
 
 NAME = "skullgan_jax_cache"  # the folder beside the data
 HOME = Path("~/.cache/skullgan_jax")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from skullgan_jax.data import cache
-from skullgan_jax.data.pipeline import import_tensorflow
-from skullgan_jax.data.slices import SIZE
+from skullgan_jax.data.arrays import SIZE
+from skullgan_jax.data.batches import import_tensorflow
 from skullgan_jax.errors import InputError
 
 _DECODING = b"1"  # part of the cache's name: change it whenever `_to_grey` changes

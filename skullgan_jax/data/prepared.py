@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from skullgan_jax.data import cache
-from skullgan_jax.data.pipeline import import_tensorflow
-from skullgan_jax.data.slices import open_slices
+from skullgan_jax.data.arrays import open_slices
+from skullgan_jax.data.batches import import_tensorflow
 from skullgan_jax.errors import InputError
 
 

@@ -20,8 +20,8 @@ import pathlib
 import shutil
 
 from skullgan_jax.cli import Parser, refusing
+from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
-from skullgan_jax.progress import say
 
 
 def _flags() -> Parser:
@@ -83,7 +83,7 @@ def _run(flags) -> None:
     fake = inputs.open_set(flags.fake, split="held_out", most=most, pixel_mm=flags.pixel_mm)
     inputs.check_pair(real, fake)
     if flags.turing:
-        from skullgan_jax.evaluate import turing
+        from skullgan_jax.evaluate.turing import score as turing
 
         output.mkdir(parents=True, exist_ok=True)
         key = turing.write_page(
@@ -94,14 +94,16 @@ def _run(flags) -> None:
 
 
 def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
-    from skullgan_jax.evaluate import card, figures, inputs, judge, report
+    from skullgan_jax.evaluate import inputs, judge
+    from skullgan_jax.evaluate.report import card, figures
+    from skullgan_jax.evaluate.report import page as report
 
     train, model = None, None
     if flags.train:
         train = inputs.open_set(flags.train, split="train", most=None, pixel_mm=flags.pixel_mm)
         inputs.check_pair(real, train)
     if flags.model:
-        from skullgan_jax.model import load
+        from skullgan_jax.model.trained import load
 
         model = load(flags.model)
         name = pathlib.Path(flags.model).name
@@ -148,7 +150,7 @@ def _write_table(path: pathlib.Path, measured: dict) -> None:
 
 
 def _score(flags) -> None:
-    from skullgan_jax.evaluate import turing
+    from skullgan_jax.evaluate.turing import score as turing
 
     if not (flags.turing_key or flags.output):
         raise InputError("--turing_results needs --turing_key, or the --output that the test was written to")

@@ -7,10 +7,10 @@ import pathlib
 import numpy as np
 
 from skullgan_jax.data import prepared
-from skullgan_jax.data.calibration import Calibration
-from skullgan_jax.data.slices import open_slices
+from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError
 from skullgan_jax.sampling.store import Store
+from skullgan_jax.slices.calibration import Calibration
 
 PIXEL_MM = 0.46875  # of arrays that do not say
 BONE_HU = 200.0

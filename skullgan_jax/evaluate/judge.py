@@ -6,8 +6,9 @@ import time
 import numpy as np
 
 import skullgan_jax
-from skullgan_jax import duplicates, radiology
-from skullgan_jax.evaluate import (
+from skullgan_jax.evaluate import inputs
+from skullgan_jax.evaluate.inputs import Slices
+from skullgan_jax.evaluate.measures import (
     classify,
     compare,
     controls,
@@ -15,12 +16,11 @@ from skullgan_jax.evaluate import (
     features,
     fid,
     fidelity,
-    inputs,
     memorisation,
     spectrum,
 )
-from skullgan_jax.evaluate.inputs import Slices
-from skullgan_jax.evaluate.numbers import measure
+from skullgan_jax.evaluate.measures.chunks import measure
+from skullgan_jax.slices import duplicates, radiology
 
 LEAST = 50  # slices of each set; with fewer, halves of the reals say nothing
 

@@ -15,14 +15,15 @@ import jax
 import numpy as np
 
 import skullgan_jax
-from skullgan_jax import radiology
+from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
-from skullgan_jax.model import Model
-from skullgan_jax.progress import Progress, say
-from skullgan_jax.sampling import draw, formats
+from skullgan_jax.model import draw
+from skullgan_jax.model.trained import Model
+from skullgan_jax.sampling import formats
 from skullgan_jax.sampling.select import Selection, Where, in_words
 from skullgan_jax.sampling.store import FORMAT, Store
-from skullgan_jax.state import resolve_dtype
+from skullgan_jax.slices import radiology
+from skullgan_jax.train.state import resolve_dtype
 
 # What makes samples others: an output that has another of these is refused.
 _IDENTITY = ("model_sha256", "seed", "start", "batch_norm", "batch", "dtype", "where", "unique")

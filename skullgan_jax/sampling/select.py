@@ -6,9 +6,9 @@ import operator
 
 import numpy as np
 
-from skullgan_jax import duplicates, radiology
 from skullgan_jax.errors import InputError
-from skullgan_jax.sampling.draw import Samples
+from skullgan_jax.model.draw import Samples
+from skullgan_jax.slices import duplicates, radiology
 
 _COMPARISONS = {
     ast.Lt: operator.lt,

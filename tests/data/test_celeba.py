@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skullgan_jax.data import cache, celeba, open_data
-from skullgan_jax.data.calibration import Calibration
+from skullgan_jax.data import cache, celeba
 from skullgan_jax.data.celeba import open_celeba
+from skullgan_jax.data.open import open_data
 from skullgan_jax.errors import InputError
+from skullgan_jax.slices.calibration import Calibration
 
 NUM = 7
 

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from skullgan_jax import radiology
 from skullgan_jax.data import phantom
 from skullgan_jax.errors import InputError
 from skullgan_jax.evaluate import inputs
-from skullgan_jax.sampling.draw import Samples
+from skullgan_jax.model.draw import Samples
 from skullgan_jax.sampling.store import FORMAT, Store
+from skullgan_jax.slices import radiology
 
 
 @pytest.fixture(scope="module")

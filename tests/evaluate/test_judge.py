@@ -5,9 +5,10 @@ import pytest
 from scipy import ndimage
 
 from skullgan_jax.data import phantom
-from skullgan_jax.evaluate import classify, compare, controls, embedding, judge
+from skullgan_jax.evaluate import judge
 from skullgan_jax.evaluate.inputs import Slices
-from skullgan_jax.evaluate.numbers import measure
+from skullgan_jax.evaluate.measures import classify, compare, controls, embedding
+from skullgan_jax.evaluate.measures.chunks import measure
 
 PIXEL_MM = 0.46875
 

@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from skullgan_jax import radiology
 from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import __main__ as command
-from skullgan_jax.evaluate import classify, embedding
+from skullgan_jax.evaluate.measures import classify, embedding
+from skullgan_jax.slices import radiology
 from tests import browser
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from skullgan_jax.data import phantom
 from skullgan_jax.errors import InputError
-from skullgan_jax.evaluate import turing
+from skullgan_jax.evaluate.turing import score as turing
 from tests import browser
 
 LOW, HIGH = turing.WINDOW
@@ -515,5 +515,5 @@ def test_answers_that_cannot_be_scored(tmp_path, test_of_40):
 
 
 def test_neither_jax_nor_tensorflow_is_needed():
-    code = "import sys, skullgan_jax.evaluate.turing; print({'jax', 'tensorflow', 'sklearn'} & set(sys.modules))"
+    code = "import sys, skullgan_jax.evaluate.turing.score; print({'jax', 'tensorflow', 'sklearn'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from skullgan_jax import radiology
 from skullgan_jax.errors import InputError
-from skullgan_jax.sampling.draw import Samples
+from skullgan_jax.model.draw import Samples
 from skullgan_jax.sampling.select import Selection, Where, in_words
+from skullgan_jax.slices import radiology
 
 NAN = np.nan
 MEASURES = {name: np.zeros(4, np.float32) for name in radiology.NAMES} | {

@@ -6,10 +6,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from skullgan_jax import radiology
 from skullgan_jax.errors import InputError
-from skullgan_jax.sampling.draw import Samples
+from skullgan_jax.model.draw import Samples
 from skullgan_jax.sampling.store import FORMAT, Store
+from skullgan_jax.slices import radiology
 from tests import bucket
 
 ABOUT = {"format": FORMAT, "model": "small", "pixel_mm": 0.46875, "calibration": {"hu_min": 0.0, "hu_max": 2500.0}}

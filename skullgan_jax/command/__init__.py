@@ -1,0 +1,1 @@
+"""How commands take flags, refuse and show progress."""

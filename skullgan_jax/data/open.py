@@ -1,0 +1,91 @@
+"""Training data: skull slices in HU, CelebA, the built-in phantom, and their calibration."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from skullgan_jax.data import prepared
+from skullgan_jax.data.arrays import open_slices
+from skullgan_jax.data.batches import batches, num_steps_per_epoch, order
+from skullgan_jax.data.celeba import open_celeba
+from skullgan_jax.errors import InputError
+from skullgan_jax.slices.calibration import Calibration
+
+__all__ = [
+    "Calibration",
+    "Dataset",
+    "batches",
+    "num_steps_per_epoch",
+    "open_celeba",
+    "open_data",
+    "open_slices",
+    "order",
+]
+
+_FINGERPRINT_SLICES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Slices to train on.
+
+    Attributes:
+      images: (N, 128, 128), real dtype, random access; HU, or grey levels for CelebA.
+      calibration: the values of -1 and +1.
+      pixel_mm: the edge of a pixel in mm.
+      name: skull, celeba or phantom.
+      fingerprint: 16 hex digits that change with the content; a resume on other data is refused by it.
+    """
+
+    images: np.ndarray
+    calibration: Calibration
+    pixel_mm: float
+    name: str
+    fingerprint: str
+
+
+def open_data(data_config, seed: int, split: str = "train") -> Dataset:
+    """Opens the data that a config names.
+
+    Args:
+      data_config: with fields `name` (skull or celeba), `path` (skull: a .npy or .npz, a folder or gs:// URL from
+        `prepare`, or the word phantom; celeba: see `open_celeba`), `num` (of phantom slices or CelebA images) and
+        `pixel_mm`.
+      seed: of the phantom.
+      split: of a folder from `prepare`, whose pixel size goes before the config's: train or held_out.
+
+    Raises:
+      InputError: one line on what is wrong with the config or the file.
+    """
+    name, path, pixel_mm = data_config.name, str(data_config.path), float(data_config.pixel_mm)
+    if name == "celeba":
+        images, calibration = open_celeba(path, data_config.num), Calibration(0, 255)
+    elif name != "skull":
+        raise InputError(f"--config.data.name is {name!r}: give skull or celeba")
+    elif not path:
+        raise InputError("--config.data.path is empty: give a .npy/.npz of (N, 128, 128) HU, or the word phantom")
+    elif path == "phantom":
+        from skullgan_jax.data.phantom import segments
+
+        name, images = "phantom", segments(data_config.num, seed)
+        calibration = Calibration.of(images)
+    else:
+        if prepared.is_prepared(path):
+            images, pixel_mm = prepared.open_split(path, split)
+        else:
+            images = open_slices(path)
+        try:
+            calibration = Calibration.of(images)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    return Dataset(images, calibration, pixel_mm, name, _fingerprint(images, calibration))
+
+
+def _fingerprint(images: np.ndarray, calibration: Calibration) -> str:
+    """Hashes shape, dtype, range and up to 64 evenly spaced slices; byte and memory order do not matter."""
+    dtype = images.dtype.newbyteorder("<")
+    digest = hashlib.sha256(f"{images.shape} {dtype.str} {calibration}".encode())
+    for i in np.unique(np.linspace(0, len(images) - 1, _FINGERPRINT_SLICES).astype(int)):
+        digest.update(np.ascontiguousarray(images[i], dtype))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""The measures of one set of slices against another."""

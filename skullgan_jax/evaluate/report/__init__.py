@@ -1,0 +1,1 @@
+"""What is written of a judgement: a page, figures, a model card."""

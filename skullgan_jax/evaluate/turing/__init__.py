@@ -1,0 +1,1 @@
+"""The visual Turing test for radiologists."""

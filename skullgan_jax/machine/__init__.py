@@ -1,0 +1,1 @@
+"""The machine: memory, TensorFlow's import, files written whole."""

@@ -1,0 +1,1 @@
+"""A trained pair: on disk, from PyTorch, from a run; draws slices."""

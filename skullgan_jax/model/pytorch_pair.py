@@ -1,0 +1,219 @@
+"""The published pair in PyTorch's files, and as a model here: both directions, with the provenance to check it by."""
+
+import datetime
+import functools
+import json
+import pathlib
+import shutil
+from concurrent import futures
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+import skullgan_jax
+from skullgan_jax.command.progress import say
+from skullgan_jax.errors import InputError
+from skullgan_jax.model import pytorch_file, pytorch_names
+from skullgan_jax.model import trained as model
+from skullgan_jax.nets import networks
+from skullgan_jax.slices.calibration import Calibration
+from skullgan_jax.train import state
+from skullgan_jax.train.state import Pair
+
+HU_MAX = 2734.531494140625  # "max of real skulls", the release's constant
+SCALES = {"signed": Calibration(0, HU_MAX), "unit": Calibration(-HU_MAX, HU_MAX)}
+_FILES = {"generator": "netG", "discriminator": "netD"}
+_LOOK_AT = 4  # samples
+_SLACK = 64 << 20  # bytes that tensors which share memory may need beyond the size of their file
+
+
+def read(
+    *, generator, discriminator=None, calibration: Calibration | str = "auto", pixel_mm: float = 0.46875, verbose=False
+) -> model.Model:
+    """A pair in PyTorch's files as a model.
+
+    Args:
+      generator: path of a .pth or .safetensors with the published keys.
+      discriminator: the same, or None.
+      calibration: the HU of -1 and +1; or "signed" (0 to 2734.53 HU), "unit" (-2734.53 to 2734.53) or "auto", which of
+        the two the background of samples fits.
+      pixel_mm: of the slices that it makes.
+      verbose: print the table of names.
+
+    Returns:
+      The model, without standing statistics.
+
+    Raises:
+      InputError: a file cannot be read, does not fit, or the scale cannot be told.
+    """
+    paths = {"generator": generator, "discriminator": discriminator}
+    paths = {net: pathlib.Path(path) for net, path in paths.items() if path is not None}
+    state_dicts = {net: _state_dict(net, path) for net, path in paths.items()}  # views of the mapped files
+    try:
+        pair = pytorch_names.sizes(state_dicts)
+    except InputError as error:
+        raise InputError(f"{', '.join(map(str, paths.values()))}: {error}") from None
+    look = futures.ThreadPoolExecutor(1).submit(_compile_look, pair) if calibration == "auto" else None
+    weights, tracked, sources = {}, {}, []
+    for net, path in paths.items():
+        state_dict = state_dicts.pop(net)
+        try:
+            params, stats, tracked[net] = pytorch_names.from_torch(net, state_dict, pair)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        weights[net] = params, stats
+        dtypes = sorted({str(a.dtype) for a in state_dict.values() if a.dtype.kind in "fV"})
+        sources.append({"network": net, "name": path.name, "sha256": model.sha256(path), "dtype": "/".join(dtypes)})
+        if dtypes != ["float32"]:
+            say(f"{path}: {', '.join(dtypes)} become float32")
+        if verbose:
+            _print_table(net, path, state_dict, params, stats)
+    converted = model.Model(
+        pair,
+        *weights["generator"],
+        *weights.get("discriminator", (None, None)),
+        calibration=SCALES.get(calibration, calibration),
+        pixel_mm=pixel_mm,
+        provenance={
+            "sources": sources,
+            "converted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "version": skullgan_jax.__version__,
+        },
+        batches_tracked=tracked,
+    )
+    if look is not None:
+        try:
+            converted.calibration, why = _scale_of_background(look.result(), converted)
+        except InputError as error:
+            raise InputError(f"{generator}: {error}") from None
+        say(f"{generator}: {why}")
+        converted.provenance["hu_scale"] = why
+    return converted
+
+
+def _state_dict(net: str, path: pathlib.Path) -> dict:
+    if path.suffix == ".safetensors":
+        try:
+            path.stat()  # safetensors would not name the file
+            tree = safetensors.numpy.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); give a .pth or a .safetensors") from None
+    else:
+        tree = pytorch_file.read(path)
+    try:
+        found = pytorch_names.find(net, tree)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    needed = sum(value.nbytes for value in found.values() if isinstance(value, np.ndarray))
+    if needed > path.stat().st_size + _SLACK:
+        raise InputError(f"{path}: its tensors are views of one memory, {needed} bytes in all; save each by itself")
+    return found
+
+
+def _print_table(net, path, state_dict, params, stats) -> None:
+    print(f"{net}: {path}")
+    for key, (layer, leaf), _ in pytorch_names.table(net):
+        array = (stats if leaf in ("mean", "var") else params)[layer][leaf]
+        print(f"  {key:24} {state_dict[key].shape!s:22} -> {f'{layer}.{leaf}':16} {array.shape}")
+
+
+def _compile_look(pair: Pair):
+    """Compile what draws the samples to look at: it takes as long as reading the files, beside which it runs."""
+    graph, _ = pair.graphs()
+    like = jax.eval_shape(lambda: pair.init(0)[:2])
+    run = state.quick_to_compile(functools.partial(networks.apply, graph, train=False))
+    return run.lower(*like, *_latents(pair)).compile()
+
+
+def _latents(pair: Pair):
+    """A few z and noise; which ones does not matter, and numpy's need no compiling."""
+    random = np.random.default_rng(0)
+    shapes = [(pair.nz,)] + [(networks.SIZE, networks.SIZE, pair.ngf // k) for k in (2, 8)]
+    z, *noise = (random.standard_normal((_LOOK_AT, *shape), np.float32) for shape in shapes)
+    return z, tuple(noise)
+
+
+def _scale_of_background(look, converted: model.Model) -> tuple[Calibration, str]:
+    """The HU scale by the value that most pixels of samples have, and why.
+
+    Slices of the skull are air for more than half: a network trained on (0, max) -> [-1, 1] makes it -1, one trained on
+    HU / max makes it 0 and hardly anything below.
+
+    Raises:
+      InputError: most pixels are neither.
+    """
+    x = np.asarray(look(converted.g_params, converted.g_stats, *_latents(converted.pair))[0])[..., 0]
+    at_minus_1, at_0 = np.mean(x < -0.9), np.mean(abs(x) < 0.1)
+    below, above = np.mean(x < -0.2), np.mean(x > 0.2)
+    measured = f"{100 * at_minus_1:.0f} % of the pixels of {_LOOK_AT} samples are near -1, {100 * at_0:.0f} % near 0"
+    if at_minus_1 > 0.4 and np.mean(x > -0.7) > 0.02:
+        return SCALES["signed"], f"HU scale signed, -1 to +1 is 0 to {HU_MAX:.2f} HU: {measured}"
+    if at_0 > 0.4 and below < 0.05 and above > 0.02:
+        return SCALES["unit"], f"HU scale unit, 0 to +1 is 0 to {HU_MAX:.2f} HU: {measured}"
+    raise InputError(
+        f"the HU scale cannot be told from the background ({measured}); "
+        "give --hu_scale=signed, --hu_scale=unit, or --hu_min and --hu_max"
+    )
+
+
+def write(trained: model.Model, folder: pathlib.Path, to: str) -> list[pathlib.Path]:
+    """Write the published networks' state dicts: netG and netD, .pth or .safetensors, into a new folder.
+
+    Args:
+      trained: the model.
+      folder: where to; written beside, then renamed.
+      to: "torch" or "safetensors".
+
+    Returns:
+      The files.
+    """
+    beside = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    networks = {"generator": (trained.g_params, trained.g_stats), "discriminator": (trained.d_params, trained.d_stats)}
+    names = []
+    for net, (params, stats) in networks.items():
+        if params is None:
+            continue
+        state_dict = pytorch_names.to_torch(net, params, stats, trained.batches_tracked[net])
+        if to == "torch":
+            names.append(f"{_FILES[net]}.pth")
+            pytorch_file.write(beside / names[-1], state_dict)
+        else:
+            names.append(f"{_FILES[net]}.safetensors")
+            model.write_safetensors(beside / names[-1], state_dict)
+    beside.rename(folder)
+    return [folder / name for name in names]
+
+
+def verify(folder: pathlib.Path, sources: dict[str, str]) -> None:
+    """Hash the files of a model directory again, and the .pth that it came from where they are given.
+
+    Args:
+      folder: the model directory.
+      sources: network -> path.
+
+    Raises:
+      InputError: a file is missing, or another than model.json says.
+    """
+    if not (folder / "model.json").is_file():
+        raise InputError(f"{folder}: no model here (model.json is missing); give a model directory")
+    model.load(folder)  # says what is wrong with one
+    about = json.loads((folder / "model.json").read_text())
+    known = {source["network"]: source["sha256"] for source in about["provenance"].get("sources", [])}
+    names = [f"{net}.safetensors" for net in pytorch_names.NETS if f"{net}.safetensors" in about["files"]]
+    checks = [(folder / name, about["files"][name], "the model's file was changed") for name in names]
+    for net, path in sources.items():
+        if net not in known:
+            raise InputError(f"{folder}: its {net} was not converted from a file, so --{net} has nothing to check")
+        checks.append((pathlib.Path(path), known[net], f"the model's {net} came from another file"))
+    for path, hashed, what in checks:
+        try:
+            found = model.sha256(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        if found != hashed:
+            raise InputError(f"{path}: {what}: sha256 {found}, model.json says {hashed}; convert it again")
+        print(f"{path}: ok, sha256 {found}")

@@ -1,0 +1,1 @@
+"""The networks: layers, the pair, random streams."""

@@ -1,0 +1,173 @@
+"""The published pair: Generator and Discriminator, and the pure functions that run them.
+
+Shapes are B H W C at each stage. Weights are float32; `dtype` is what convolutions compute in (bfloat16 on GPUs and
+TPUs); BatchNorm statistics, texture noise and logits are float32 always.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from skullgan_jax.errors import InputError
+from skullgan_jax.nets.layers import (
+    BN_EPS,
+    BatchNorm,
+    Conv,
+    by_image,
+    conv3x3,
+    downconv,
+    product,
+    texture_noise,
+    upconv,
+)
+
+SIZE = 128  # pixels along each side of an image
+
+
+def _check(**sizes):
+    for name, (value, multiple, why) in sizes.items():
+        if value < multiple or value % multiple:
+            raise InputError(f"model.{name}={value}: must be a positive multiple of {multiple}{why}")
+
+
+class Generator(nnx.Module):
+    """Latent to image; 192,002,304 parameters at the defaults.
+
+    Args:
+      nc: channels of the image.
+      nz: size of the latent.
+      ngf: width; the last hidden layer has ngf/16 channels, so it must be a multiple of 16.
+      dtype: what convolutions compute in.
+      folded: whether main1 to main5 have a bias in place of their BatchNorm, for weights from `fold`.
+      rngs: nnx.Rngs with a `params` stream (or a default one).
+    """
+
+    def __init__(
+        self, nc: int = 1, nz: int = 200, ngf: int = 256, *, dtype=jnp.float32, folded: bool = False, rngs: nnx.Rngs
+    ):
+        _check(nc=(nc, 1, ""), nz=(nz, 1, ""), ngf=(ngf, 16, ", because conv3 has ngf/16 channels"))
+        options = {"dtype": dtype, "rngs": rngs}
+        widths = [16 * ngf >> i for i in range(6)]  # 16 ngf ... ngf/2
+        self.main1 = Conv(product, (nz, 4, 4, widths[0]), bias=folded, **options)
+        for i, (cin, cout) in enumerate(itertools.pairwise(widths)):
+            setattr(self, f"main{i + 2}", Conv(upconv, (cin, 4, 4, cout), bias=folded and i < 4, **options))
+        for i, channels in enumerate(widths[:5]):
+            setattr(self, f"norm{i + 1}", _identity if folded else BatchNorm(channels, rngs=rngs))
+        self.conv1 = Conv(conv3x3, (3, 3, ngf // 2, ngf // 4), bias=True, **options)
+        self.conv2 = Conv(conv3x3, (3, 3, ngf // 4, ngf // 8), bias=True, **options)
+        self.conv3 = Conv(conv3x3, (3, 3, ngf // 8, ngf // 16), bias=True, **options)
+        self.conv4 = Conv(conv3x3, (3, 3, ngf // 16, nc), **options)
+
+    def __call__(self, z, noise, train: bool):
+        """Latent z (B, nz) and a pair of noise arrays -> images (B, 128, 128, nc) in (-1, 1).
+
+        noise is N(0, 1) of (B, 128, 128, ngf/2) and (B, 128, 128, ngf/8).
+
+        With train, BatchNorm uses this batch and moves its running statistics.
+        """
+        x = nnx.relu(self.norm1(self.main1(z), train))  # B 4 4 16 ngf
+        x = nnx.relu(self.norm2(self.main2(x), train))  # B 8 8 8 ngf
+        x = nnx.relu(self.norm3(self.main3(x), train))  # B 16 16 4 ngf
+        x = nnx.relu(self.norm4(self.main4(x), train))  # B 32 32 2 ngf
+        x = nnx.relu(self.norm5(self.main5(x), train))  # B 64 64 ngf
+        return by_image(self._texture, x, *noise)
+
+    def _texture(self, x, noise0, noise1):
+        """The layers at full resolution; none of them looks at another image."""
+        x = texture_noise(self.main6(x), noise0)  # B 128 128 ngf/2
+        x = self.conv2(self.conv1(x))  # B 128 128 ngf/8
+        x = texture_noise(x, noise1)
+        x = self.conv4(self.conv3(x))  # B 128 128 nc
+        return jnp.tanh(x.astype(jnp.float32))
+
+
+def _identity(x, train: bool):
+    return x
+
+
+def fold(params: dict, stats: dict) -> dict:
+    """A generator's weights with the BatchNorm of main1 to main5 folded in: the parameters of one that is `folded`.
+
+    (W x - mean) s + b with s = scale / sqrt(var + eps) is (s W) x + (b - s mean); the same images within rounding.
+
+    Args:
+      params: the generator's, float32.
+      stats: its BatchNorm statistics.
+    """
+    folded = {k: v for k, v in params.items() if not k.startswith("norm")}
+    for i in range(1, 6):
+        norm, seen = params[f"norm{i}"], stats[f"norm{i}"]
+        scale = norm["scale"] * lax.rsqrt(seen["var"] + BN_EPS)
+        folded[f"main{i}"] = {
+            "kernel": params[f"main{i}"]["kernel"] * scale,
+            "bias": norm["bias"] - seen["mean"] * scale,
+        }
+    return folded
+
+
+class Discriminator(nnx.Module):
+    """Image to logit; 11,164,353 parameters at the defaults.
+
+    Args:
+      nc: channels of the image.
+      ndf: width, any positive number.
+      dtype: what convolutions compute in.
+      rngs: nnx.Rngs with a `params` stream (or a default one).
+    """
+
+    def __init__(self, nc: int = 1, ndf: int = 64, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        _check(nc=(nc, 1, ""), ndf=(ndf, 1, ""))
+        options = {"bias": True, "dtype": dtype, "rngs": rngs}
+        widths = [nc, *(ndf << i for i in range(5))]
+        for i, (cin, cout) in enumerate(itertools.pairwise(widths)):
+            setattr(self, f"conv{i + 1}", Conv(downconv, (4, 4, cin, cout), **options))
+            if i:
+                setattr(self, f"norm{i + 1}", BatchNorm(cout, rngs=rngs))
+        # A 4x4 convolution on a 4x4 image is one product; the fan-in of its bias counts all 16 places.
+        self.conv6 = Conv(_whole_image, (4, 4, widths[-1], 1), **options)
+
+    def __call__(self, x, train: bool):
+        """Images x (B, 128, 128, nc) in [-1, 1] -> logits (B,) float32 of being real."""
+
+        def leaky(x):
+            return nnx.leaky_relu(x, 0.2)
+
+        x = leaky(self.conv1(x))  # B 64 64 ndf
+        x = leaky(self.norm2(self.conv2(x), train))  # B 32 32 2 ndf
+        x = leaky(self.norm3(self.conv3(x), train))  # B 16 16 4 ndf
+        x = leaky(self.norm4(self.conv4(x), train))  # B 8 8 8 ndf
+        x = leaky(self.norm5(self.conv5(x), train))  # B 4 4 16 ndf
+        return self.conv6(x).astype(jnp.float32)[:, 0]
+
+
+def _whole_image(x, kernel):
+    return product(x.reshape(x.shape[0], -1), kernel.reshape(-1, kernel.shape[-1]))
+
+
+def split(module) -> tuple[nnx.GraphDef, dict, dict]:
+    """A module's structure, its parameters and its BatchNorm statistics, the latter two as plain nested dicts."""
+    graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
+def apply(graph: nnx.GraphDef, params: dict, stats: dict, *inputs, train: bool):
+    """Run a module as a pure function.
+
+    Returns:
+      Its output and the BatchNorm statistics after it.
+    """
+    module = nnx.merge(graph, params, stats)
+    output = module(*inputs, train=train)
+    return output, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+
+def structure(make) -> nnx.GraphDef:
+    """The structure of `make(rngs)` without allocating its weights."""
+    return nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+
+
+def parameter_count(params) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

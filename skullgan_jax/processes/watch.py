@@ -1,0 +1,117 @@
+"""Tells that a process of a job is lost, in time and in a sentence; ends this one when another fails."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import jax
+from jax._src.distributed import global_state
+
+from skullgan_jax.command import progress
+
+LOST_SECONDS = 40  # without a sign of life
+_BEAT_SECONDS = 2
+
+
+class Watch(threading.Thread):
+    """Signs of life between the processes of a job.
+
+    Every process counts up in the key-value store; who has not counted for LOST_SECONDS is lost. Time is counted in
+    rounds, so that a process that was itself held up does not blame the others.
+    """
+
+    def __init__(self):
+        super().__init__(name="watch", daemon=True)
+        self._stopped = threading.Event()
+        self._rounds = 0  # that the store answered
+
+    def run(self):
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
+        silent, rounds = 0, 0
+        while not self._stopped.wait(1):
+            silent, rounds = (silent + 1, rounds) if rounds == self._rounds else (0, self._rounds)
+            if silent > LOST_SECONDS:
+                self._end({0: "the coordinator"})
+
+    def _beat(self):
+        client, mine = global_state.client, global_state.process_id
+        seen, host = {}, socket.gethostname()  # process -> its last count, the round of it, its host
+        while not self._stopped.is_set():
+            try:
+                client.key_value_set(f"alive/{mine}", f"{self._rounds} {host}", allow_overwrite=True)
+                alive = client.key_value_dir_get("alive/")
+                failed = client.key_value_dir_get("failed/")
+            except jax.errors.JaxRuntimeError:  # the coordinator does not answer; `run` counts for how long
+                time.sleep(1)
+                continue
+            if failed:
+                self._follow(*json.loads(failed[0][1]))
+            self._rounds += 1
+            for key, value in alive:
+                count, _, name = value.partition(" ")
+                process = int(key.rpartition("/")[2])
+                if process not in seen or seen[process][0] != count:
+                    seen[process] = count, self._rounds, name
+            late = self._rounds - LOST_SECONDS // _BEAT_SECONDS
+            lost = {process: name for process, (_, last, name) in seen.items() if last < late}
+            if lost:
+                self._end(lost)
+            self._stopped.wait(_BEAT_SECONDS)
+
+    def _follow(self, process: int, code: int, line: str) -> None:
+        """Another process failed with a reason."""
+        if self._stopped.is_set() or process == global_state.process_id:
+            return
+        if global_state.process_id == 0:
+            progress.complain(f"process {process}: {line}")
+        os._exit(code)
+
+    def _end(self, lost: dict[int, str]) -> None:
+        if self._stopped.is_set():
+            return
+        mine = global_state.process_id
+        if mine == min(set(range(global_state.num_processes)) - lost.keys(), default=mine):
+            listed = " and ".join(f"process {p} on {name}" for p, name in sorted(lost.items()))
+            progress.complain(
+                f"{listed} gave no sign of life for {LOST_SECONDS} s, so all of the job ends; "
+                "the same command goes on from the last checkpoint"
+            )
+        os._exit(1)
+
+    def stop(self) -> None:
+        """Everything is done."""
+        self._stopped.set()
+
+
+def leave(error: Exception | str, code: int) -> None:
+    """End this process at once, and the others with it, without their consent that JAX waits for at a regular end."""
+    line = str(error)
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        global_state.client.key_value_set(
+            f"failed/{global_state.process_id}", json.dumps([global_state.process_id, code, line])
+        )
+    progress.complain(line)
+    sys.stdout.flush()
+    if global_state.process_id == 0:
+        time.sleep(2 * _BEAT_SECONDS)  # the store goes with this process; the others read why
+    os._exit(code)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(_):
+    progress.complain("process 0 is lost, so all of the job ends; the same command goes on from the last checkpoint")
+    os._exit(1)
+
+
+def explain_abort() -> None:
+    """JAX aborts a process as soon as its coordinator is gone, from a thread of its own; have the last word.
+
+    A handler of Python's own would only be noted down for after the abort, which does not return.
+    """
+    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)

@@ -1,0 +1,211 @@
+"""What the user sees of a run: progress lines, metrics.jsonl, TensorBoard, sample grids, curves.
+
+All of it happens in one background thread, which waits for the device in place of the loop that feeds it.
+"""
+
+import json
+import pathlib
+import queue
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+
+from skullgan_jax.command.progress import duration, say
+
+LINE_SECONDS = 5.0  # at most one progress line in this time
+_TRACED = 5  # steps
+
+
+class NotFiniteError(Exception):
+    """A loss or a gradient is NaN or infinite; the message names the step."""
+
+
+class Monitor:
+    """Collects metrics of steps and pictures of samples, and writes them behind the loop's back.
+
+    Args:
+      workdir: where metrics.jsonl, samples/ and tensorboard/ go.
+      start_step: records from here on are dropped from an earlier metrics.jsonl.
+      total_steps: of the run.
+      steps_per_epoch: of the run.
+      batch_size: for images/s.
+      log_every: steps per record, each the mean over them.
+    """
+
+    def __init__(self, workdir, *, start_step, total_steps, steps_per_epoch, batch_size, log_every):
+        self.workdir = pathlib.Path(workdir)
+        self.total, self.per_epoch, self.batch, self.every = total_steps, steps_per_epoch, batch_size, log_every
+        (self.workdir / "samples").mkdir(parents=True, exist_ok=True)
+        self._jsonl = self.workdir / "metrics.jsonl"
+        kept = [r for r in read_records(self._jsonl) if r["step"] <= start_step]
+        beside = self._jsonl.with_name("metrics.jsonl.tmp")
+        beside.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        beside.replace(self._jsonl)
+        from skullgan_jax.data.batches import import_tensorflow
+
+        self._summary = import_tensorflow().summary
+        self._writer = self._summary.create_file_writer(str(self.workdir / "tensorboard"))
+        self._window, self._since, self._last_line = [], time.monotonic(), -np.inf
+        self._queue = queue.Queue(maxsize=64)
+        self._error = None
+        self._thread = threading.Thread(target=self._work, name="monitor", daemon=True)
+        self._thread.start()
+
+    def step(self, step: int, metrics: dict) -> None:
+        """Take the metrics (device scalars) of the step that made `step` steps done. Never waits for the device."""
+        self._put(("step", step, metrics))
+
+    def picture(self, step: int, images, calibration) -> None:
+        """Write samples/STEP.png of images (B, 128, 128, nc) in [-1, 1] on the device."""
+        self._put(("picture", step, (images, calibration)))
+
+    def judged(self, step: int, swd: float) -> None:
+        """Record the metric of a checkpoint."""
+        self._put(("judged", step, swd))
+
+    def flush(self) -> None:
+        """Return when everything given so far is written. Raises NotFiniteError as all methods do."""
+        done = threading.Event()
+        self._put(("flush", 0, done))
+        done.wait()
+        self._raise()
+
+    def close(self) -> None:
+        self._queue.put(("stop", 0, None))
+        self._thread.join()
+        self._writer.close()
+
+    def _put(self, item) -> None:
+        self._raise()
+        self._queue.put(item)
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while True:
+            kind, step, value = self._queue.get()
+            if kind == "stop":
+                return
+            try:
+                if kind == "flush":
+                    self._record()
+                    self._writer.flush()
+                elif self._error is None:
+                    getattr(self, f"_{kind}")(step, value)
+            except Exception as error:  # told to the loop at its next call
+                self._error = self._error or error
+            if kind == "flush":
+                value.set()
+
+    def _step(self, step, metrics) -> None:
+        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        if not np.all(np.isfinite(list(values.values()))):
+            bad = ", ".join(f"{k}={v}" for k, v in values.items() if not np.isfinite(v))
+            raise NotFiniteError(f"step {step}: {bad}")
+        self._window.append((step, values))
+        if len(self._window) >= self.every or step == self.total:
+            self._record()
+
+    def _record(self) -> None:
+        if not self._window:
+            return
+        now = time.monotonic()
+        step = self._window[-1][0]
+        values = {k: float(np.mean([v[k] for _, v in self._window])) for k in self._window[0][1]}
+        values |= {k: self._window[-1][1][k] for k in ("lr_d", "lr_g")}
+        rate = self.batch * len(self._window) / max(now - self._since, 1e-9)
+        record = {"step": step, "epoch": (step - 1) // self.per_epoch, **values, "images_per_s": rate}
+        self._window, self._since = [], now
+        self._write(record)
+        if now - self._last_line > LINE_SECONDS or step == self.total:
+            self._last_line = now
+            print(self._line(record), file=sys.stderr, flush=True)
+
+    def _write(self, record) -> None:
+        with open(self._jsonl, "a") as f:
+            f.write(json.dumps({k: _round(v) for k, v in record.items()}) + "\n")
+        with self._writer.as_default(step=record["step"]):
+            for name, value in record.items():
+                if name != "step":
+                    self._summary.scalar(name, value)
+
+    def _line(self, r) -> str:
+        eta = (self.total - r["step"]) * self.batch / r["images_per_s"]
+        return (
+            f"epoch {r['epoch'] + 1}/{self.total // self.per_epoch}  step {r['step']}/{self.total}  "
+            f"loss D {r['loss_d']:.3f} G {r['loss_g']:.3f}  D(x) {r['d_real']:.2f}  D(G(z)) {r['d_fake']:.2f}  "
+            f"lr D {r['lr_d']:.1e} G {r['lr_g']:.1e}  {r['images_per_s']:.1f} images/s  ETA {duration(eta)}"
+        )
+
+    def _judged(self, step, swd) -> None:
+        self._write({"step": step, "epoch": (step - 1) // self.per_epoch, "swd": swd})
+
+    def _picture(self, step, value) -> None:
+        from skullgan_jax.slices import pictures
+
+        images, calibration = value
+        hu = calibration.to_hu(np.asarray(images)[..., 0])
+        path = self.workdir / "samples" / f"{step:08d}.png"
+        pictures.grid(path, hu, calibration, title=f"epoch {step // self.per_epoch}, step {step}")
+        grey = np.clip(np.asarray(images) / 2 + 0.5, 0, 1)
+        with self._writer.as_default(step=step):
+            self._summary.image("samples", grey, max_outputs=4)
+
+
+class Silent:
+    """The monitor of a process that does not write: one of a job does, and all have the same numbers."""
+
+    def __init__(self, workdir, **_):
+        pass
+
+    def step(self, *_) -> None:
+        """Nothing."""
+
+    picture = judged = flush = close = step
+
+
+class Tracer:
+    """Traces a few steps once the first have passed."""
+
+    def __init__(self, folder: pathlib.Path, start: int):
+        self._folder, self._first, self._last = folder, start + 3, start + 3 + _TRACED
+        self._tracing = False
+
+    def __call__(self, step: int, value) -> None:
+        """Of the step that makes `step` steps done; value is one of its results."""
+        if step not in (self._first, self._last):
+            return
+        value.block_until_ready()
+        if step == self._first:
+            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+            self._tracing = True
+        else:
+            self.close()
+            say(f"traced steps {self._first + 1} to {step} into {self._folder}; docs/scaling.md says how to look at it")
+
+    def close(self) -> None:
+        """Write what is traced so far."""
+        if self._tracing:
+            jax.profiler.stop_trace()
+            self._tracing = False
+
+
+def read_records(path) -> list[dict]:
+    """The records of a metrics.jsonl; a last line cut off by a kill is left out."""
+    records = []
+    if pathlib.Path(path).exists():
+        for line in pathlib.Path(path).read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+    return records
+
+
+def _round(value):
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,0 +1,52 @@
+"""The discriminator as a classifier, against the network asked directly."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import skullgan_jax
+from skullgan_jax.data import phantom
+from skullgan_jax.evaluate.measures import classify
+from skullgan_jax.nets import networks
+from tests.support import quick_jit
+
+
+@pytest.fixture(scope="module")
+def asked(small_model):
+    """A model whose discriminator calls about half of the phantoms real, and its logits of 32 of them by batch."""
+    model, hu = skullgan_jax.load(small_model), phantom.segments(32, 3)
+    _, graph = model.pair.graphs()
+    run = quick_jit(lambda params, stats, x: networks.apply(graph, params, stats, x, train=True)[0])
+
+    def logits(params, some):
+        return np.asarray(run(params, model.d_stats, model.calibration.to_unit(some.astype(np.float32))[..., None]))
+
+    middle = np.median(logits(model.d_params, hu[:16]))
+    last = model.d_params["conv6"] | {"bias": model.d_params["conv6"]["bias"] - middle}
+    model.d_params = model.d_params | {"conv6": last}
+    return model, hu, lambda some: logits(model.d_params, some)
+
+
+def test_shares_are_of_batches_of_one_set(asked):
+    model, hu, logits = asked
+    sets = {"real": hu[:16], "fake": hu[16:]}
+    found = classify.discriminator(model, sets, None, 0)
+    for name, some in sets.items():  # one batch each: its order does not matter
+        assert found[name]["value"] == np.mean(logits(some) > 0)
+    assert found["real"]["value"] == 0.5
+    assert found["passes"] in (True, False)
+
+
+def test_a_last_batch_that_is_not_full_is_filled_up(asked):
+    model, hu, _ = asked
+    found = classify.discriminator(model, {"real": hu, "fake": hu[:21]}, None, 0)
+    assert (found["real"]["num"], found["fake"]["num"]) == (32, 21)
+
+
+def test_who_calls_all_real_says_nothing(asked):
+    model, hu, _ = asked
+    last = model.d_params["conv6"]
+    sure = dataclasses.replace(model, d_params=model.d_params | {"conv6": last | {"bias": last["bias"] + 1e3}})
+    found = classify.discriminator(sure, {"real": hu, "fake": hu}, None, 0)
+    assert (found["real"]["value"], found["passes"]) == (1, None)

@@ -1,0 +1,176 @@
+"""Samples of a seed: the same whatever they are drawn with and for; the statistics they are drawn with."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import skullgan_jax
+from skullgan_jax.errors import InputError
+from skullgan_jax.model import draw
+from skullgan_jax.nets import rng
+from skullgan_jax.slices import radiology
+from tests import support
+
+ROOT = pathlib.Path(__file__).parents[2]
+latents = support.quick_jit(rng.latents, static_argnums=(2, 3))
+
+
+@pytest.fixture(scope="module")
+def small(small_model):
+    return skullgan_jax.load(small_model)
+
+
+@pytest.fixture(scope="module")
+def ten(small):
+    return small.sample(10, seed=3)
+
+
+def images(small, stats, indices, train=False):
+    """(B, 128, 128) in [-1, 1], stated plainly: BatchNorm in its place."""
+    z, noise = latents(draw.key(3), jnp.asarray(indices), small.pair.nz, small.pair.ngf)
+    return np.asarray(support.forward(small.pair, "generator", train)(small.g_params, stats, z, noise)[0])[..., 0]
+
+
+def test_sample_i_is_the_same_bits_for_any_range(small, ten):
+    assert (ten.shape, ten.dtype) == ((10, 128, 128), np.int16)
+    assert len({hu.tobytes() for hu in ten}) == 10
+    np.testing.assert_array_equal(small.sample(3, seed=3, start=6), ten[6:9])
+    twenty = small.sample(20, seed=3)  # two batches
+    np.testing.assert_array_equal(twenty[:10], ten)
+    np.testing.assert_array_equal(small.sample(5, seed=3, start=14), twenty[14:19])
+    assert np.abs(small.sample(1, seed=4)[0].astype(int) - ten[0]).max() > 1
+
+
+def test_another_batch_gives_the_same_within_1_hu(small, ten):
+    other = small.sample(6, seed=3, batch=4)
+    assert np.abs(other.astype(int) - ten[:6]).max() <= 1
+
+
+def test_hu_are_the_images_through_the_calibration(small, ten):
+    """Folded, quantised on the device, against BatchNorm in its place and numpy: 1e-5 of [-1, 1] before rounding."""
+    plain = images(small, small.standing, range(10))
+    assert np.abs(ten - small.calibration.to_hu(plain)).max() < 0.5 + 1e-5 * 1250
+    assert ten.std() > 100
+
+
+@pytest.mark.parametrize("mode", ["running", "batch"])
+def test_batch_norm_modes(small, mode):
+    """Statistics of training; or of the group of 4 that a sample belongs to, as published."""
+    if mode == "running":
+        plain = images(small, small.g_stats, range(10))[:6]
+    else:
+        plain = np.concatenate([images(small, small.g_stats, range(i, i + 4), train=True) for i in (0, 4)])[:6]
+    found = small.sample(6, seed=3, batch_norm=mode, batch=4)
+    assert np.abs(found - small.calibration.to_hu(plain)).max() < 0.5 + 1e-4 * 1250
+    np.testing.assert_array_equal(small.sample(2, seed=3, start=3, batch_norm=mode, batch=4), found[3:5])
+
+
+def test_measures_are_those_of_the_images(small, ten):
+    drawn = next(small.sampler(seed=3).ranges([(4, 10)]))
+    np.testing.assert_array_equal(drawn.index, range(4, 10))
+    expected = support.quick_jit(radiology.measure, static_argnums=1)(ten[4:], 0.46875)
+    assert drawn.measures.keys() == set(radiology.NAMES)
+    for name in radiology.NAMES:
+        np.testing.assert_allclose(drawn.measures[name], expected[name], rtol=1e-5, err_msg=name)
+
+
+def test_a_batch_is_drawn_once(small, ten, monkeypatch):
+    """For ranges that share it, and for a stream of any batch size."""
+    sampler, calls = small.sampler(seed=3), []
+    program = sampler._program
+    monkeypatch.setattr(sampler, "_program", lambda *args: calls.append(np.asarray(args[2]).tolist()) or program(*args))
+    parts = list(sampler.ranges([(0, 3), (3, 9), (9, 18), (18, 20)]))
+    assert calls == [[0], [16]]
+    np.testing.assert_array_equal(np.concatenate([p.hu for p in parts])[:10], ten)
+
+
+def test_streams(small, ten):
+    """Without an end for a loop that ends by itself, with one, and as tf.data."""
+    stream = small.stream(4, seed=3)
+    np.testing.assert_array_equal([next(stream), next(stream)], ten[:8].reshape(2, 4, 128, 128))
+    parts = list(small.stream(4, seed=3, start=1, num=9))
+    assert [len(p) for p in parts] == [4, 4, 1]
+    np.testing.assert_array_equal(np.concatenate(parts), ten[1:])
+    dataset = small.dataset(4, seed=3, num=10)
+    for _ in range(2):  # each iteration begins anew
+        np.testing.assert_array_equal(np.concatenate(list(dataset.as_numpy_iterator())), ten)
+
+
+def test_progress_counts_to_the_end(small):
+    seen = []
+    small.sample(10, seed=3, batch=4, progress=seen.append)
+    assert seen == [4, 8, 10]
+
+
+def test_the_same_bits_on_8_devices(small, small_model, compiled):
+    """Virtual ones of a CPU, in a process of its own; 20 samples are not a whole number of batches of 8 devices."""
+    assert jax.local_device_count() == 1
+    code = f"""
+import hashlib, jax, skullgan_jax
+assert jax.local_device_count() == 8
+hu = skullgan_jax.load({str(small_model)!r}).sample(20, seed=3)
+print(hashlib.sha256(hu.tobytes()).hexdigest())"""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": compiled}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == hashlib.sha256(small.sample(20, seed=3).tobytes()).hexdigest()
+
+
+def test_the_hash_is_of_the_generator(small, small_model):
+    assert small.sha256 == skullgan_jax.load(small_model).sha256
+    other = skullgan_jax.load(small_model)
+    other.g_params["conv4"]["kernel"] = other.g_params["conv4"]["kernel"] + np.float32(1e-6)
+    assert other.sha256 != small.sha256
+
+
+def test_standing_statistics_are_the_mean_over_batches(small):
+    """Of the batches' means and unbiased variances: here, of what enters the first normalisation, by numpy."""
+    found = draw.standing_statistics(small.pair, small.g_params, seed=5, batch=4, num=8)
+    means, variances = [], []
+    for start in (0, 4):
+        z, _ = latents(rng.stream(5, "standing"), start + jnp.arange(4), small.pair.nz, small.pair.ngf)
+        x = np.einsum("bz,zhwc->bhwc", z, small.g_params["main1"]["kernel"])
+        means.append(x.mean((0, 1, 2)))
+        variances.append(x.var((0, 1, 2), ddof=1))
+    np.testing.assert_allclose(found["norm1"]["mean"], np.mean(means, 0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["norm1"]["var"], np.mean(variances, 0), rtol=1e-4)
+
+
+def test_standing_statistics_do_not_depend_on_the_training_precision(small_model):
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        trained = skullgan_jax.load(small_model)
+        trained.pair, trained.folder = dataclasses.replace(trained.pair, dtype=dtype), None
+        trained.compute_standing()
+        found.append(trained.standing)
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_what_cannot_be_drawn(small):
+    with pytest.raises(InputError, match="num=0: give 1 or more"):
+        small.sample(0)
+    with pytest.raises(InputError, match="batch_norm='no': give one of standing, running, batch"):
+        small.sample(1, batch_norm="no")
+
+
+def test_standing_statistics_do_not_depend_on_the_trail(finished):
+    """Exported ones are of the weights alone, with the default seed."""
+    exported = skullgan_jax.load(finished / "model")
+    again = draw.standing_statistics(exported.pair, exported.g_params)
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(exported.standing), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_final_slices_of_a_run_are_samples_of_its_model(finished):
+    written = np.load(finished / "slices.npy")
+    np.testing.assert_array_equal(skullgan_jax.load(finished / "model").sample(len(written), seed=111), written)

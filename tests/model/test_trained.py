@@ -1,0 +1,235 @@
+"""A model directory: what is written, what comes back, what is refused."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from skullgan_jax.errors import InputError
+from skullgan_jax.model import checkpoint, draw
+from skullgan_jax.model import trained as model
+from skullgan_jax.slices.calibration import Calibration
+from skullgan_jax.train.state import Pair
+from tests import support
+
+TREES = ("g_params", "g_stats", "d_params", "d_stats")
+
+
+@pytest.fixture(autouse=True)
+def _quick_to_compile(monkeypatch):
+    """What is drawn in a test is compared with what the same programs drew; `finished` is made before, as it is."""
+    monkeypatch.setattr(jax, "jit", support.quick_jit)
+
+
+@pytest.fixture(scope="module")
+def small():
+    pair = Pair(nz=6, ngf=16, ndf=4)
+    shapes = jax.eval_shape(lambda: pair.init(0))
+    random = np.random.default_rng(0)
+    trees = jax.tree.map(lambda x: random.standard_normal(x.shape).astype(x.dtype), shapes)
+    return model.Model(
+        pair=pair,
+        **dict(zip(TREES, trees, strict=True)),
+        calibration=Calibration(-1000, 2500.5),
+        pixel_mm=0.46875,
+        provenance={"workdir": "run", "step": 7},
+        batches_tracked={"generator": [7, 7, 7, 7, 8], "discriminator": [21, 21, 21, 21]},
+        standing=trees[1],
+    )
+
+
+def assert_same(found, expected, names=(*TREES, "standing")):
+    assert found.pair == expected.pair
+    assert found.calibration == expected.calibration
+    for name in ("pixel_mm", "provenance", "batches_tracked"):
+        assert getattr(found, name) == getattr(expected, name)
+    for name in names:
+        one, other = getattr(found, name), getattr(expected, name)
+        assert jax.tree.structure(one) == jax.tree.structure(other), name
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def refusal(path) -> str:
+    with pytest.raises(InputError) as caught:
+        model.load(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(str(path))
+    return line
+
+
+@pytest.mark.parametrize("standing", [True, False])
+def test_save_and_load_again(small, standing, tmp_path):
+    saved = small if standing else dataclasses.replace(small, standing=None)
+    saved.save(tmp_path / "model")
+    assert_same(model.load(tmp_path / "model"), saved)
+    files = ["discriminator.safetensors", "generator.safetensors", "model", "model.json"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == files + standing * ["standing.safetensors"]
+
+
+def test_a_generator_alone(small, tmp_path):
+    dataclasses.replace(small, d_params=None, d_stats=None, pair=Pair(nz=6, ngf=16)).save(tmp_path / "model")
+    found = model.load(tmp_path / "model")
+    assert (found.d_params, found.d_stats, found.pair) == (None, None, Pair(nz=6, ngf=16))
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["ndf"] is None
+    assert not (tmp_path / "model" / "discriminator.safetensors").exists()
+
+
+def test_standing_statistics_come_with_the_first_samples(small, tmp_path, capsys, monkeypatch):
+    """Computed once, stored with the model, and not taken for those of other weights."""
+    monkeypatch.setattr(draw, "STANDING_LATENTS", 32)
+    fresh = dataclasses.replace(small, standing=None)
+    fresh.save(tmp_path / "model")
+    first = model.load(tmp_path / "model")
+    hu = first.sample(3, seed=5)
+    assert (hu.shape, hu.dtype) == ((3, 128, 128), np.int16)
+    assert "standing statistics: latent 32/32, " in capsys.readouterr().err
+    again = model.load(tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, again.standing, first.standing)
+    np.testing.assert_array_equal(again.sample(3, seed=5), hu)
+    assert capsys.readouterr().err == ""
+    with safetensors.safe_open(tmp_path / "model" / "standing.safetensors", "numpy") as file:
+        assert file.metadata()["latents"] == "32"
+    other = dataclasses.replace(fresh, g_params=jax.tree.map(lambda x: -x, small.g_params))
+    other.save(tmp_path / "other")
+    shutil.copy(tmp_path / "model" / "standing.safetensors", tmp_path / "other")
+    assert model.load(tmp_path / "other").standing is None
+
+
+def test_standing_statistics_that_cannot_be_stored(small, tmp_path, capsys, monkeypatch):
+    """Of a model in a folder of somebody else's: they are computed all the same."""
+    monkeypatch.setattr(draw, "STANDING_LATENTS", 16)
+    dataclasses.replace(small, standing=None).save(tmp_path / "model")
+    (tmp_path / "model" / "standing.safetensors.tmp").mkdir()
+    found = model.load(tmp_path / "model")
+    assert found.sample(1).shape == (1, 128, 128)
+    assert f"{tmp_path}/model: standing.safetensors cannot be written" in capsys.readouterr().err
+    assert found.standing is not None
+
+
+def test_the_files_are_plain(small, tmp_path):
+    """Any reader of safetensors finds the weights by their dotted names, and the sizes and units in JSON."""
+    small.save(tmp_path / "model")
+    about = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert {k: about[k] for k in ("format", "nc", "nz", "ngf", "ndf", "pixel_mm", "calibration")} == {
+        "format": 1,
+        "nc": 1,
+        "nz": 6,
+        "ngf": 16,
+        "ndf": 4,
+        "pixel_mm": 0.46875,
+        "calibration": {"hu_min": -1000.0, "hu_max": 2500.5},
+    }
+    flat = safetensors.numpy.load_file(tmp_path / "model" / "discriminator.safetensors")
+    assert {name.split(".")[0] for name in flat} == {"params", "stats"}
+    weights = sum(a.size for name, a in flat.items() if name.startswith("params."))
+    assert weights == sum(a.size for a in jax.tree.leaves(small.d_params))
+    assert {a.dtype for a in flat.values()} == {np.dtype(np.float32)}
+
+
+def test_saving_over_an_older_model(small, tmp_path):
+    dataclasses.replace(small, pixel_mm=2.0).save(tmp_path / "model")
+    (tmp_path / "model" / "note.txt").touch()
+    small.save(tmp_path / "model")
+    assert_same(model.load(tmp_path / "model"), small)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def rewrite(folder, **changed):
+    path = folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+def cut(folder, name):
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (
+            lambda f: shutil.rmtree(f),
+            "no model here (model.json is missing); give a model directory, a training workdir or a .pth",
+        ),
+        (lambda f: (f / "model.json").unlink(), "no model here (model.json is missing)"),
+        (lambda f: (f / "generator.safetensors").unlink(), "no model here (generator.safetensors is missing)"),
+        (lambda f: (f / "discriminator.safetensors").unlink(), "no model here (discriminator.safetensors is missing)"),
+        (lambda f: cut(f, "generator.safetensors"), "not a readable model (SafetensorError"),
+        (lambda f: (f / "generator.safetensors").write_bytes(b""), "not a readable model (SafetensorError"),
+        (lambda f: cut(f, "model.json"), "not a readable model (JSONDecodeError"),
+        (lambda f: (f / "model.json").write_text("[1]"), "not a readable model (TypeError"),
+        (lambda f: (f / "model.json").write_bytes(b"\xff\xfe"), "not a readable model (UnicodeDecodeError"),
+        (lambda f: rewrite(f, format=2), ": model.json has format 2, this version reads 1; update it"),
+        (lambda f: rewrite(f, nz="x"), "not a readable model (ValueError"),
+        (lambda f: rewrite(f, nz=7), "the weights do not have the shapes that model.json states; export it again"),
+        (lambda f: rewrite(f, ngf=32), "the weights do not have the shapes that model.json states"),
+        (lambda f: rewrite(f, ngf=7), ": model.ngf=7: must be a positive multiple of 16"),
+        (lambda f: rewrite(f, calibration={"hu_min": 0}), "hu_max"),
+        (lambda f: rewrite(f, batches_tracked={"generator": [1]}), "not a readable model (ValueError: batches_tracked"),
+        (lambda f: rewrite(f, files={}), "not a readable model (KeyError"),
+        (lambda f: (f / "standing.safetensors").write_bytes(b"x"), "not a readable model (SafetensorError"),
+        (
+            lambda f: shutil.copy(f / "discriminator.safetensors", f / "generator.safetensors"),
+            "the weights do not have the shapes that model.json states",
+        ),
+    ],
+)
+def test_damaged(small, damage, expected, tmp_path):
+    folder = tmp_path / "model"
+    small.save(folder)
+    damage(folder)
+    assert expected in refusal(folder)
+
+
+def test_a_file_is_no_model(tmp_path):
+    (tmp_path / "model").touch()
+    assert "is empty; copy it again" in refusal(tmp_path / "model")
+
+
+def test_a_workdir_gives_its_best_checkpoint(finished):
+    """The same as was exported at the end of the run, but for the standing statistics."""
+    checkpoints = checkpoint.Checkpoints(finished, create=False)
+    found = model.load(finished)
+    assert found.provenance["step"] == checkpoints.best
+    assert found.provenance["config"]["batch_size"] == 4
+    assert found.provenance["data"]["name"] == "phantom"
+    assert found.standing is None
+    assert_same(found, model.load(finished / "model"), TREES)
+
+
+def test_a_workdir_that_was_never_judged_gives_its_last(finished, tmp_path):
+    """As after a SIGTERM in the first epoch."""
+    source = checkpoint.Checkpoints(finished, create=False)
+    meta = source.meta(source.latest)
+    expected = model.load(finished)
+    pair = Pair(**meta["pair"])
+    for step in (3, 5):
+        trees = {name: jax.tree.map(lambda x, s=step: x + s, getattr(expected, name)) for name in TREES}
+        checkpoints = checkpoint.Checkpoints(tmp_path)
+        checkpoints.save(_State(np.int32(step), **trees), meta, swd=None)
+        checkpoints.wait()
+        checkpoints.close()
+    found = model.load(tmp_path)
+    assert (found.provenance["step"], found.pair) == (5, pair)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b + np.float32(5)), found.g_params, expected.g_params)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _State:
+    step: object
+    g_params: dict
+    g_stats: dict
+    d_params: dict
+    d_stats: dict
+
+
+def test_an_empty_folder_is_no_model(tmp_path):
+    assert "no model here (model.json is missing)" in refusal(tmp_path)
+    assert list(pathlib.Path(tmp_path).iterdir()) == []

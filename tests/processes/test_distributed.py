@@ -1,0 +1,188 @@
+"""Several processes train one pair: the same numbers, one end, one line for what goes wrong."""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from skullgan_jax.errors import InputError
+from skullgan_jax.processes import distributed, lock
+from tests.support import QUICK, ended
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def devices(num: int) -> dict:
+    """The environment of a process with so many, which compiles as fast as quick_jit."""
+    quick = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
+    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num} {quick}", "JAX_PLATFORMS": "cpu"}
+
+
+@pytest.fixture
+def start_job(start):
+    """A function of a workdir, flags and devices of a process: two processes of one job."""
+    running = []
+
+    def go(workdir, *flags, num_devices=1, second=()):
+        address = f"127.0.0.1:{free_port()}"
+        for process in (0, 1):
+            place = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(process)}
+            extra = second if process else ()
+            running.append(start(workdir, "--distributed", *flags, *extra, env=place | devices(num_devices)))
+        return running[-2:]
+
+    yield go
+    for process in running:
+        process.kill()
+
+
+def wait_for(path, steps: int, processes):
+    """Return when so many steps are recorded."""
+    for _ in range(1200):
+        if path.exists() and sum("loss_d" in line for line in path.read_text().splitlines()) >= steps:
+            return
+        assert all(p.poll() is None for p in processes), [p.communicate() for p in processes]
+        time.sleep(0.1)
+    raise AssertionError(f"{path}: no {steps} steps in two minutes")
+
+
+STEADY = ("--config.recipe.lr=3e-4", "--config.final_slices=0")
+
+
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
+    """The workdir and the words of one process with 4 devices."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    return workdir, ended(start(workdir, *STEADY, env=devices(4)), 0)
+
+
+def test_processes_do_not_change_the_numbers(alone, start, start_job, records, tmp_path):
+    """1 x 4 devices and 2 x 2 devices: losses within 1e-5 for 10 steps; stopped in one way, resumed in the other."""
+    flags = (*STEADY, "--config.epochs=400")
+    job = start_job(tmp_path / "job", *flags, num_devices=2)
+    wait_for(tmp_path / "job" / "metrics.jsonl", 11, job)
+    job[1].send_signal(signal.SIGTERM)
+    said = [ended(process, 0) for process in job]
+    assert "stopped by SIGTERM after step" in said[0]
+    assert "2 processes" in said[0]
+    assert "stopped" not in said[1]
+    expected, found = ({r["step"]: r for r in records(w) if "loss_d" in r} for w in (alone[0], tmp_path / "job"))
+    for step in range(1, 11):
+        for name in ("loss_d", "loss_g"):
+            np.testing.assert_allclose(found[step][name], expected[step][name], rtol=1e-5, err_msg=f"{step} {name}")
+    assert np.std([expected[step]["loss_g"] for step in range(1, 11)]) > 1e-2
+    stopped = max(found)
+    epochs = stopped // 4 + 1
+    resumed = start(tmp_path / "job", *STEADY, f"--config.epochs={epochs}", env=devices(1))
+    assert f"at step {stopped}" in ended(resumed, 0)
+    assert [r["step"] for r in records(tmp_path / "job") if "loss_d" in r] == [*range(1, 4 * epochs + 1)]
+
+
+def test_divided_weights_do_not_change_the_numbers(alone, start, records, tmp_path):
+    """A copy on each of 4 devices, or a quarter: the same losses within 1e-5, with no more memory a device."""
+    said = ended(start(tmp_path / "run", *STEADY, "--config.shard_state=True", env=devices(4)), 0)
+    whole, divided = ({r["step"]: r for r in records(w) if "loss_d" in r} for w in (alone[0], tmp_path / "run"))
+    for step in range(1, 11):
+        for name in ("loss_d", "loss_g"):
+            np.testing.assert_allclose(divided[step][name], whole[step][name], rtol=1e-5, err_msg=f"{step} {name}")
+    needed = [float(re.search(r"; ([0-9.]+) GB a device", words)[1]) for words in (said, alone[1])]
+    assert needed[0] <= needed[1]
+
+
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_lost_process_ends_the_job(victim, start_job, tmp_path):
+    """Within a minute, with one line of another process, exit 1."""
+    job = start_job(tmp_path / "run", "--config.epochs=4000", "--config.checkpoint_every=4000")
+    wait_for(tmp_path / "run" / "metrics.jsonl", 2, job)
+    os.kill(job[victim].pid, signal.SIGKILL)
+    began = time.monotonic()
+    line = ended(job[1 - victim], 1).splitlines()[-1]
+    assert time.monotonic() - began < 60
+    assert line.startswith("error: ")
+    assert "process" in line
+    assert line.endswith("so all of the job ends; the same command goes on from the last checkpoint")
+
+
+def test_processes_that_differ_are_refused(start_job, tmp_path):
+    job = start_job(tmp_path / "run", second=("--config.recipe.b1=0.25",))
+    line = ended(job[0], 2).splitlines()[-1]
+    ended(job[1], 2)
+    host = socket.gethostname()
+    assert line == (
+        f"error: the processes of this job differ: config.recipe.b1 is 0.5 on {host} (process 0) and 0.25 on {host} "
+        "(process 1); give all the same software, config and data"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_input_of_one_process_is_refused_by_all(start_job, tmp_path):
+    job = start_job(tmp_path / "run", second=("--config.data.path=nowhere.npy",))
+    line = ended(job[0], 2).splitlines()[-1]
+    assert line.startswith(f"error: process 1 on {socket.gethostname()}: ")
+    assert "nowhere.npy" in line
+    ended(job[1], 2)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "expected"),
+    [
+        ("ADDRESS", "somewhere:1", "JAX_COORDINATOR_ADDRESS without JAX_NUM_PROCESSES and JAX_PROCESS_ID"),
+        ("ADDRESS NUM ID", "somewhere 2 0", "JAX_COORDINATOR_ADDRESS=somewhere"),
+        ("ADDRESS NUM ID", "somewhere:1 2 2", "give 0 to 1"),
+        ("ADDRESS NUM ID", "somewhere:1 two 0", "JAX_NUM_PROCESSES=two"),
+    ],
+)
+def test_places_that_cannot_be(names, values, expected, monkeypatch):
+    full = {"ADDRESS": "JAX_COORDINATOR_ADDRESS", "NUM": "JAX_NUM_PROCESSES", "ID": "JAX_PROCESS_ID"}
+    for name in full.values():
+        monkeypatch.delenv(name, raising=False)
+    for name, value in zip(names.split(), values.split(), strict=True):
+        monkeypatch.setenv(full[name], value)
+    with pytest.raises(InputError) as caught:
+        distributed._meet()
+    assert expected in str(caught.value)
+
+
+def test_taken_port(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port} of JAX_COORDINATOR_ADDRESS cannot be had"):
+            distributed._check_free(port)
+
+
+def test_unreachable_coordinator(start, tmp_path):
+    """A line within a minute."""
+    place = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    code = "from skullgan_jax.processes import distributed\ndistributed.MEET_SECONDS = 3"  # as it is, 50
+    line = ended(start(tmp_path / "run", "--distributed", code=code, env=place), 2).splitlines()[-1]
+    address = place["JAX_COORDINATOR_ADDRESS"]
+    assert line == (
+        f"error: --distributed: {address} was not reached within 3 s; is process 0 running there, and the port open?"
+    )
+    assert distributed.MEET_SECONDS < 60
+
+
+def test_one_job_in_a_workdir(tmp_path):
+    first = lock.Lock(tmp_path)
+    lock.check_shared(tmp_path, first.nonce)
+    with pytest.raises(InputError) as caught:
+        lock.Lock(tmp_path)
+    assert f"in use by process {os.getpid()} on {socket.gethostname()}" in str(caught.value)
+    first.release()
+    second = lock.Lock(tmp_path)
+    with pytest.raises(InputError, match="is not the folder that process 0 sees"):
+        lock.check_shared(tmp_path, first.nonce)
+    assert json.loads((tmp_path / "lock.json").read_text())["nonce"] == second.nonce
+    second.release()

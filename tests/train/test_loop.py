@@ -1,0 +1,364 @@
+"""The training loop on the phantom, a tiny pair and real files: resume, stops and refusals."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from skullgan_jax.errors import InputError
+from skullgan_jax.model import checkpoint
+from skullgan_jax.model import trained as model
+from skullgan_jax.slices.calibration import Calibration
+from skullgan_jax.train import loop as train
+from skullgan_jax.train import monitor, resume, sharding, state
+from skullgan_jax.train.step import Recipe
+from tests.support import ended
+
+SLICES = np.random.default_rng(0).integers(-1000, 3000, (16, 128, 128)).astype(np.int16)
+
+
+def refusal(config, workdir) -> str:
+    """The line that the run is refused with."""
+    with pytest.raises(InputError) as caught:
+        train.train(config, workdir)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def assert_same_state(found, expected):
+    """Bit for bit, NaN and -0 included."""
+    assert found[0] == expected[0]
+    assert found[1].keys() == expected[1].keys()
+    assert len(expected[1]) > 80
+    for name, array in expected[1].items():
+        assert found[1][name].dtype == array.dtype
+        assert found[1][name].tobytes() == array.tobytes(), name
+
+
+def stop_at(step, number, monkeypatch):
+    """Send the process a signal when the loop has queued `step` steps."""
+    write = monitor.Monitor.step
+
+    def and_stop(self, done, metrics):
+        write(self, done, metrics)
+        if done == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(monitor.Monitor, "step", and_stop)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_end(finished):
+    """The pictures, model and samples of a run are judged once, of `finished`; the others end with the last step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_finish", lambda config, workdir, checkpoints: checkpoints.close())
+        yield
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny, tmp_path_factory):
+    """The workdir of a run that SIGTERM stopped in the middle of its second epoch."""
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(6, signal.SIGTERM, patch)
+        train.train(tiny(), workdir)
+    return workdir
+
+
+def test_whole_run(finished, final_state, records):
+    """Every step is recorded once, each epoch's checkpoint is judged, latest and best are kept."""
+    lines = records(finished)
+    steps = [r for r in lines if "loss_d" in r]
+    judged = {r["step"]: r["swd"] for r in lines if "swd" in r}
+    assert [r["step"] for r in steps] == [*range(1, 13)]
+    assert [r["epoch"] for r in steps] == [0] * 4 + [1] * 4 + [2] * 4
+    assert all({"loss_g", "d_real", "d_fake", "lr_d", "lr_g", "images_per_s"} <= r.keys() for r in steps)
+    assert sorted(judged) == [4, 8, 12]
+    best = min(judged, key=judged.get)
+    kept = {int(p.name) for p in (finished / "checkpoints").iterdir()}
+    assert kept == {12, best}
+    assert final_state(finished)[0] == 12
+    assert sorted(p.name for p in (finished / "samples").iterdir()) == ["00000000.png", "00000012.png"]
+    for name in ("curves.png", "progress.png", "slices.png", "config.json", "tensorboard"):
+        assert (finished / name).exists(), name
+    assert json.loads((finished / "config.json").read_text())["batch_size"] == 4
+    trained = model.load(finished / "model")
+    assert trained.provenance["step"] == best
+    assert trained.standing is not None
+    hu, about = np.load(finished / "slices.npy"), json.loads((finished / "slices.json").read_text())
+    assert (hu.dtype, hu.shape) == (np.int16, (4, 128, 128))
+    assert about["calibration"] == trained.calibration.to_dict()
+    assert not list(finished.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("method", "when", "possible"),
+    ids=["in an epoch", "while saving"],
+    argvalues=[
+        # In the middle of the second epoch, and while the second checkpoint is being written.
+        ("monitor.Monitor.step", "args[1] == 7", {4}),
+        ("checkpoint.Checkpoints.wait", "args[0].latest is not None", {4, 8}),
+    ],
+)
+def test_kill_9_and_resume_gives_the_same_bits(
+    method, when, possible, start, tiny, finished, tmp_path, final_state, records
+):
+    code = f"""
+import os
+from skullgan_jax.model import checkpoint
+from skullgan_jax.train import monitor
+real, calls = {method}, 0
+def or_die(*args):
+    global calls
+    calls += 1
+    if calls > 1 and {when}:
+        os.kill(os.getpid(), 9)
+    real(*args)
+{method} = or_die
+"""
+    ended(start(tmp_path / "run", code=code), -signal.SIGKILL)
+    assert checkpoint.Checkpoints(tmp_path / "run", create=False).latest in possible
+    train.train(tiny(), tmp_path / "run")
+    assert_same_state(final_state(tmp_path / "run"), final_state(finished))
+    assert [r["step"] for r in records(tmp_path / "run") if "loss_d" in r] == [*range(1, 13)]
+
+
+def test_sigterm_saves_where_it_stands(stopped, tiny, finished, tmp_path, final_state, records, capfd):
+    """In the middle of an epoch; the same command goes on to the same bits."""
+    assert final_state(stopped)[0] == 6
+    assert [r["step"] for r in records(stopped) if "loss_d" in r] == [1, 2, 3, 4, 5, 6]
+    shutil.copytree(stopped, tmp_path / "run")
+    train.train(tiny(), tmp_path / "run")
+    assert "at step 6" in capfd.readouterr().err
+    assert_same_state(final_state(tmp_path / "run"), final_state(finished))
+    kept = sorted((r["step"], "swd" in r) for r in records(tmp_path / "run"))
+    assert kept == sorted([(i, False) for i in range(1, 13)] + [(i, True) for i in (4, 8, 12)])
+
+
+def test_given_checkpoint_is_continued(stopped, tiny, finished, tmp_path, final_state, capfd):
+    """In a new workdir, optimizer and all, without touching the old one."""
+    before = sorted(p.stat().st_mtime_ns for p in stopped.rglob("*"))
+    train.train(tiny(checkpoint=str(stopped)), tmp_path / "run")
+    assert f"continuing from step 6 of {stopped}" in capfd.readouterr().err
+    assert_same_state(final_state(tmp_path / "run"), final_state(finished))
+    assert sorted(p.stat().st_mtime_ns for p in stopped.rglob("*")) == before
+
+
+def test_epochs_may_be_raised(finished_copy, tiny, final_state, records, capfd):
+    train.train(tiny(epochs=4), finished_copy)
+    assert "at step 12" in capfd.readouterr().err
+    assert final_state(finished_copy)[0] == 16
+    assert [r["step"] for r in records(finished_copy) if "loss_d" in r] == [*range(1, 17)]
+    assert json.loads((finished_copy / "config.json").read_text())["epochs"] == 4
+
+
+def test_nan_names_the_step_and_the_last_good_checkpoint(tiny, finished, tmp_path, monkeypatch, final_state):
+    """One bad batch; without it the run goes on from that checkpoint to the same bits."""
+
+    def with_nan(*args, start_step, **kwargs):
+        for step, batch in enumerate(batches(*args, start_step=start_step, **kwargs), start_step):
+            yield {k: v * np.nan for k, v in batch.items()} if step == 9 else batch
+
+    batches = train.batches
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "batches", with_nan)
+        line = refusal(tiny(), tmp_path / "run")
+    assert "not finite at step 10: " in line
+    assert "loss_d=nan" in line
+    assert "the last good checkpoint is step 8" in line
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir() if int(p.name) > 8] == []
+    train.train(tiny(), tmp_path / "run")
+    assert_same_state(final_state(tmp_path / "run"), final_state(finished))
+
+
+def test_disk_full_while_saving(start, tiny, finished, tmp_path, final_state):
+    """One line and exit 2; the previous checkpoint stays good, and with space again the run goes on from it.
+
+    RLIMIT_FSIZE stands for the disk: from the second checkpoint on, no larger file can be written.
+    """
+    code = """
+import resource
+from skullgan_jax.model import checkpoint
+save = checkpoint.Checkpoints.save
+def and_fill(self, state, meta, *, swd):
+    if int(state.step) == 8:
+        self.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    save(self, state, meta, swd=swd)
+checkpoint.Checkpoints.save = and_fill
+"""
+    line = ended(start(tmp_path / "run", code=code), 2).splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path}/run/checkpoints: saving a checkpoint failed (")
+    assert "the checkpoint of step 4 is good: free some space and run the same command again" in line
+    assert 'File "' not in line
+    train.train(tiny(), tmp_path / "run")
+    assert_same_state(final_state(tmp_path / "run"), final_state(finished))
+
+
+@pytest.mark.parametrize("where", ["samples/00000012.png.tmp", "curves.png.tmp"])
+def test_disk_full_while_writing_pictures(where, finished_copy, tiny, monkeypatch):
+    """In the loop and after it."""
+    from skullgan_jax.slices import pictures
+
+    def full(*args):
+        raise OSError(28, "No space left on device", where)
+
+    monkeypatch.setattr(pictures, "_save", full)
+    if where.startswith("curves"):
+        monkeypatch.setattr(monitor.Monitor, "picture", lambda *args: None)
+        monkeypatch.setattr(train, "_finish", full)
+    line = refusal(tiny(), finished_copy)
+    assert line == (
+        f"{finished_copy}: cannot be written (No space left on device); the last good checkpoint is step 12; "
+        "free some space and run the same command again"
+    )
+
+
+def test_changed_config_is_refused_with_its_keys(finished_copy, tiny, final_state):
+    line = refusal(tiny(**{"recipe.patience": 5, "seed": 7, "epochs": 9, "log_every": 3}), finished_copy)
+    assert "recipe.patience was 1000 now 5" in line
+    assert "seed was 111 now 7" in line
+    assert "epochs" not in line
+    assert "log_every" not in line
+    assert "another --workdir" in line
+    line = refusal(tiny(**{"recipe.patience": 5, "checkpoint": str(finished_copy)}), finished_copy.parent / "new")
+    assert line.startswith(f"{finished_copy}: the config changed since its checkpoint: recipe.patience was 1000 now 5")
+
+
+def test_other_data_is_refused(finished_copy, tiny, tmp_path):
+    """By content: the path is free to change."""
+    np.save(tmp_path / "other.npy", SLICES)
+    line = refusal(tiny(**{"data.path": str(tmp_path / "other.npy")}), finished_copy)
+    assert "the data changed since its checkpoint" in line
+    assert "another --workdir" in line
+
+
+def first_state(config, workdir, capfd):
+    """What the ladder gives a new workdir: the state and what is said of it."""
+    pair, recipe = train._pair(config), Recipe(**config.recipe)
+    shapes = jax.eval_shape(lambda: state.create(*pair.init(0), adam=recipe.adam, lr=recipe.lr))
+    like = sharding.placed(shapes, sharding.mesh(), shard_state=False)
+    workdir.mkdir()
+    found = resume.initial_state(config, pair, recipe, {}, checkpoint.Checkpoints(workdir), workdir, like)
+    return *found, capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["model", "."])
+def test_pretrained_weights_start_a_run(kind, finished, tiny, tmp_path, capfd):
+    """Of a model directory or a workdir's best checkpoint: all four trees, with a fresh Adam, schedule and step."""
+    source = finished / kind
+    found, step, said = first_state(tiny(pretrained=str(source), **{"recipe.lr": 2e-3}), tmp_path / "run", capfd)
+    assert f"starting from the weights of {source}" in said
+    given = model.load(source)
+    assert step == int(found.step) == 0
+    for name in ("g_params", "g_stats", "d_params", "d_stats"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(found, name), getattr(given, name))
+    for adam in (found.g_adam, found.d_adam):
+        assert int(adam.count) == 0
+        assert all(not np.any(m) for m in jax.tree.leaves((adam.mu, adam.nu)))
+    for plateau in (found.g_plateau, found.d_plateau):
+        assert (float(plateau.lr), float(plateau.best), int(plateau.bad)) == (np.float32(2e-3), np.inf, 0)
+
+
+def test_pretrained_of_another_architecture(finished, tiny, tmp_path):
+    line = refusal(tiny(pretrained=str(finished / "model"), **{"model.nz": 9, "model.ndf": 8}), tmp_path / "run")
+    assert "another architecture (nc=1 nz=8 ngf=16 ndf=4) than this config's (nc=1 nz=9 ngf=16 ndf=8)" in line
+
+
+def test_checkpoint_of_another_architecture(finished_copy, tiny):
+    line = refusal(tiny(**{"model.nz": 9}), finished_copy)
+    assert "model.nz was 8 now 9" in line
+
+
+def test_a_run_on_a_file(tiny, tmp_path, final_state):
+    """The README's case: slices of the user, (N, 128, 128, 1), float, a rest that fills no batch."""
+    hu = np.concatenate([SLICES, SLICES[:2]]).astype(np.float32)[..., None]
+    np.save(tmp_path / "slices.npy", hu)
+    train.train(tiny(epochs=1, **{"data.path": str(tmp_path / "slices.npy")}), tmp_path / "run")
+    step, arrays = final_state(tmp_path / "run")
+    assert step == 4
+    assert all(np.isfinite(a).all() for name, a in arrays.items() if "best" not in name)
+    about = checkpoint.Checkpoints(tmp_path / "run", create=False).meta(4)
+    assert Calibration.from_dict(about["calibration"]) == Calibration(hu.min(), hu.max())
+    assert about["data"]["num"] == 18
+
+
+NAN, INFINITE = SLICES.astype(np.float32), SLICES.astype(np.float32)
+NAN[3, 5, 5], INFINITE[2, 1, 1] = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "no such file"),
+        (b"HU 1 2 3", "is neither a .npy nor a .npz file"),
+        (SLICES[:, :64], "has shape (16, 64, 128), expected (N, 128, 128) in HU"),
+        (np.array([None] * 3), "holds Python objects, which are never unpickled"),
+        (NAN, "NaN or infinite values in 1 of 16 slices, the first in slice 3"),
+        (INFINITE, "NaN or infinite values in 1 of 16 slices, the first in slice 2"),
+        (np.zeros_like(SLICES), "every value is 0"),
+        (SLICES[:3], "3 slices do not fill one batch of 4"),
+        ("truncated", "is cut short"),
+    ],
+)
+def test_bad_data(content, expected, tiny, tmp_path):
+    path = tmp_path / "slices.npy"
+    if isinstance(content, np.ndarray):
+        np.save(path, content)
+    elif content == "truncated":
+        np.save(path, SLICES)
+        os.truncate(path, 1000)
+    elif content is not None:
+        path.write_bytes(content)
+    line = refusal(tiny(**{"data.path": str(path)}), tmp_path / "run")
+    assert expected in line
+    assert not (tmp_path / "run").exists(), "nothing is made before the input is good"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"batch_size": 1}, "--config.batch_size=1: must be 2 or more"),
+        ({"batch_size": 0}, "--config.batch_size=0: must be 2 or more"),
+        ({"epochs": 0}, "--config.epochs=0: must be 1 or more"),
+        ({"log_every": 0}, "--config.log_every=0: must be 1 or more"),
+        ({"final_slices": -1}, "--config.final_slices=-1"),
+        ({"seed": -1}, "--config.seed=-1"),
+        ({"data.num": 0}, "--config.data.num=0: must be 1 or more"),
+        ({"data.name": "mri"}, "'mri': give skull or celeba"),
+        ({"data.path": ""}, "--config.data.path is empty"),
+        ({"model.nz": 0}, "nz"),
+        ({"model.ngf": 10}, "ngf"),
+        ({"model.ndf": 0}, "ndf"),
+        ({"model.nc": 3}, "--config.model.nc=3: the data have one channel"),
+        ({"model.dtype": "float16"}, "--config.model.dtype=float16: give auto, float32 or bfloat16"),
+        ({"checkpoint": "/no/such/run"}, "--config.checkpoint=/no/such/run: holds no checkpoint"),
+        ({"pretrained": "/no/such/run"}, "/no/such/run: no model here"),
+    ],
+)
+def test_bad_config(changes, expected, tiny, tmp_path):
+    assert expected in refusal(tiny(**changes), tmp_path / "run")
+
+
+def test_batch_that_the_devices_do_not_divide(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    line = refusal(tiny(), tmp_path / "run")
+    assert line == "--config.batch_size=4: must be 2 or more and divisible by the 3 devices; try 3"
+
+
+@pytest.mark.parametrize("bad", ["file", "in a file", "/proc/run"])
+def test_workdir_that_cannot_be_written(bad, tiny, tmp_path):
+    (tmp_path / "file").touch()
+    workdir = {"file": tmp_path / "file", "in a file": tmp_path / "file" / "run"}.get(bad, bad)
+    assert refusal(tiny(), workdir).startswith(f"--workdir={workdir}: cannot be written (")
+
+
+def test_recipe_is_the_configs(tiny):
+    assert dataclasses.asdict(Recipe(**tiny().recipe)) == tiny().recipe.to_dict()
+    assert train._pair(tiny()) == state.Pair(nc=1, nz=8, ngf=16, ndf=4, dtype="float32")

@@ -1,0 +1,163 @@
+"""The training step and the sampler as programs for GPUs and TPUs, made on a machine that has neither."""
+
+import functools
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+
+from skullgan_jax.model import draw
+from skullgan_jax.slices.calibration import Calibration
+from skullgan_jax.train import sharding, state, step
+from tests import support
+
+SIZES = {"small": {"nz": 20, "ngf": 16, "ndf": 8}, "published": {}}
+BATCH = 16
+CASES = [("small", "float32", 1), ("small", "bfloat16", 4), ("published", "bfloat16", 8)]
+of_cases = pytest.mark.parametrize(("size", "dtype", "devices"), CASES)
+on_accelerators = pytest.mark.parametrize("platform", ["cuda", "tpu"])
+
+
+def mesh_of(devices: int) -> AbstractMesh:
+    return AbstractMesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def placed(shapes, where):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes)
+
+
+def exported_step(pair: state.Pair, devices: int, platform: str) -> jax.export.Exported:
+    """The step on a mesh, its batch divided over the devices, as the training command makes it."""
+    mesh, recipe = mesh_of(devices), step.Recipe()
+    everywhere, by_image = sharding.everywhere(mesh), sharding.by_image(mesh)
+    train_step = step.make_train_step(pair, recipe, seed=0, steps_per_epoch=125)
+    now = jax.eval_shape(lambda: state.create(*pair.init(0), adam=recipe.adam, lr=recipe.lr))
+    leaves, tree = jax.tree.flatten(now)  # a file of an exported program knows lists and dicts, not a TrainState
+
+    def run(leaves, batch):
+        now, metrics = train_step(tree.unflatten(leaves), batch)
+        return jax.tree.leaves(now), metrics
+
+    run = jax.jit(run, in_shardings=(everywhere, by_image), out_shardings=everywhere, donate_argnums=0)
+    image = jax.ShapeDtypeStruct((BATCH, 128, 128, pair.nc), jnp.float32)
+    return jax.export.export(run, platforms=[platform])(leaves, {"real": image, "blur": image})
+
+
+def exported_sampler(pair: state.Pair, devices: int, platform: str) -> jax.export.Exported:
+    """The sampler's program, a batch on each device, weights folded, measures included."""
+    mesh = mesh_of(devices)
+    run = draw._program(pair, True, Calibration(0, 2734.53), 0.46875, BATCH, mesh)
+    params, stats = jax.eval_shape(lambda: pair.init(0)[:2])
+    params = jax.eval_shape(functools.partial(draw._folded, pair.dtype), params, stats)
+    key = jax.eval_shape(lambda: draw.key(0))
+    starts = placed(jax.ShapeDtypeStruct((devices,), jnp.uint32), sharding.by_image(mesh))
+    return jax.export.export(run, platforms=[platform])(*placed((params, key), sharding.everywhere(mesh)), starts)
+
+
+def layers(pair: state.Pair) -> tuple[list, list]:
+    """Input, kernel and output of each convolution of G and of D, e.g. 16x4x4x256, 4x4x256x128, 16x8x8x128."""
+
+    def layer(size, taps, cin, cout, scale):
+        return (
+            f"{BATCH}x{size}x{size}x{cin}",
+            f"{taps}x{taps}x{cin}x{cout}",
+            f"{BATCH}x{int(size * scale)}x{int(size * scale)}x{cout}",
+        )
+
+    g = [layer(4 << i, 4, 16 * pair.ngf >> i, 8 * pair.ngf >> i, 2) for i in range(5)]
+    widths = [pair.ngf >> i for i in range(1, 5)] + [pair.nc]
+    g += [layer(128, 3, cin, cout, 1) for cin, cout in itertools.pairwise(widths)]
+    widths = [pair.nc] + [pair.ndf << i for i in range(5)]
+    d = [layer(128 >> i, 4, *pair_of, 0.5) for i, pair_of in enumerate(itertools.pairwise(widths))]
+    return g, d
+
+
+def step_convolutions(pair: state.Pair) -> set[tuple[str, str]]:
+    """Both operands of every convolution of a step: forward, by the input and by the kernel."""
+    g, d = layers(pair)
+    return {operands for x, k, y in g + d for operands in ((x, k), (y, k), (x, y))}
+
+
+def step_products(pair: state.Pair) -> set[tuple[str, str]]:
+    """The same of main1, whose input has no gradient, and of D's last layer."""
+    z, kernel, x = f"{BATCH}x{pair.nz}", f"{pair.nz}x{256 * pair.ngf}", f"{BATCH}x{256 * pair.ngf}"
+    last, column, logits = f"{BATCH}x{256 * pair.ndf}", f"{256 * pair.ndf}x1", f"{BATCH}x1"
+    return {(z, kernel), (x, z), (last, column), (logits, column), (logits, last)}
+
+
+def operand_types(text: str, operation: str) -> list[tuple[str, str]]:
+    """The types of both operands of each `operation`, e.g. 16x8x8x64xbf16."""
+    return re.findall(rf"stablehlo\.{operation}\b.* : \(tensor<([^>]*)>, tensor<([^>]*)>\) ->", text)
+
+
+def check(exported, platform: str, dtype: str, devices: int, convolutions: set, products: set) -> str:
+    """What holds for every program for an accelerator; returns its text."""
+    text = exported.mlir_module()
+    assert exported.platforms == (platform,)
+    assert exported.nr_devices == devices
+    # These and no other: each layer is a convolution of the whole batch in the dtype asked for, not the many products
+    # that a CPU takes in its place, nor one for each image.
+    ending = {"float32": "xf32", "bfloat16": "xbf16"}[dtype]
+    for operation, expected in (("convolution", convolutions), ("dot_general", products)):
+        found = operand_types(text, operation)
+        assert len(found) == text.count(f"stablehlo.{operation}")
+        assert set(found) == {(x + ending, y + ending) for x, y in expected}
+    assert not re.search(r"[<x]f64>", text)
+    assert "custom_call" not in text  # of which host callbacks would be one
+    assert not re.search(r"stablehlo\.(infeed|outfeed|send|recv)\b", text)
+    again = jax.export.deserialize(exported.serialize())
+    assert (again.platforms, again.nr_devices) == (exported.platforms, exported.nr_devices)
+    assert again.mlir_module() == text
+    return text
+
+
+@on_accelerators
+@of_cases
+def test_step_lowers(size, dtype, devices, platform):
+    pair = state.Pair(**SIZES[size], dtype=dtype)
+    exported = exported_step(pair, devices, platform)
+    text = check(exported, platform, dtype, devices, step_convolutions(pair), step_products(pair))
+    # The two arrays of the batch come in divided, nothing else does.
+    main = re.search(r"func\.func public @main\((.*?)\) ->", text, re.DOTALL).group(1)
+    divided = re.findall(r"tensor<([^>]*)> \{[^}]*@mesh, \[\{\"data\"", main)
+    assert divided == ["16x128x128x1xf32"] * 2
+    if devices > 1:
+        assert f'["data"={devices}]' in text
+    assert {a.dtype for a in exported.out_avals} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+
+
+@on_accelerators
+@of_cases
+def test_sampler_lowers(size, dtype, devices, platform):
+    pair = state.Pair(**SIZES[size], dtype=dtype)
+    exported = exported_sampler(pair, devices, platform)
+    forward = {(x, kernel) for x, kernel, _ in layers(pair)[0]}
+    first = (f"{BATCH}x{pair.nz}", f"{pair.nz}x{256 * pair.ngf}")
+    text = check(exported, platform, dtype, devices, forward, {first})
+    assert exported.out_avals[0].str_short() == f"int16[{devices * BATCH},128,128]"
+    # Devices say nothing to each other.
+    assert not re.search(r"stablehlo\.(all_|collective_|reduce_scatter)", text)
+
+
+def test_program_for_a_gpu_draws_the_same_samples():
+    """Run here: other forms of all layers, the same images but where the edge of the noise's mask decides.
+
+    A CPU runs it as it is, since nothing in it belongs to a GPU alone.
+    """
+    pair = state.Pair(**SIZES["small"])
+    g_params, g_stats, _, _ = support.pair_weights(pair)
+    inputs = (g_params, g_stats, draw.key(0), jnp.arange(4))
+    generate = draw.generator(pair)
+    anywhere = [jax.export.DisabledSafetyCheck.platform()]
+    exported = jax.export.export(generate, platforms=["cuda"], disabled_checks=anywhere)(*inputs)
+    assert "stablehlo.convolution" in exported.mlir_module()
+    options = {"compiler_options": {"xla_backend_optimization_level": 0}}
+    there = np.asarray(jax.jit(exported.call, **options)(*inputs))
+    here = np.asarray(support.quick_jit(generate)(*inputs))
+    assert np.std(here) > 0.1
+    apart = np.abs(there - here)
+    assert np.mean(apart > 1e-4) < 1e-3
