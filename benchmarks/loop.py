@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+from skullgan_jax.nets.pair import Pair, quick_to_compile
+
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -40,7 +42,7 @@ def main():
     config.data.num, config.epochs, config.final_slices = args.slices, args.epochs, 0
     config.sample_every, config.checkpoint_every = 3, 3
     config.judge_slices = published.judge_slices
-    pair = state.Pair(nz=config.model.nz, ngf=args.ngf, ndf=args.ndf)
+    pair = Pair(nz=config.model.nz, ngf=args.ngf, ndf=args.ndf)
     recipe = step.Recipe(**config.recipe)
     per_epoch = args.slices // args.batch
 
@@ -48,7 +50,7 @@ def main():
     reals = np.zeros((args.batch, 128, 128, 1), np.float32)
 
     def bare_seconds():
-        now = state.quick_to_compile(lambda: state.create(*pair.init(config.seed), adam=recipe.adam, lr=recipe.lr))()
+        now = quick_to_compile(lambda: state.create(*pair.init(config.seed), adam=recipe.adam, lr=recipe.lr))()
         for i in range(2 * per_epoch):
             if i == 3:
                 start = time.perf_counter()

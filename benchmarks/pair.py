@@ -20,6 +20,8 @@ import time
 
 import numpy as np
 
+from skullgan_jax.nets.pair import Pair, quick_to_compile
+
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -122,7 +124,7 @@ def main():
     from skullgan_jax.train import state, step
 
     device = jax.devices()[0]
-    pair = state.Pair(nz=args.nz, ngf=args.ngf, ndf=args.ndf, dtype=args.dtype)
+    pair = Pair(nz=args.nz, ngf=args.ngf, ndf=args.ndf, dtype=args.dtype)
     recipe = step.Recipe(gate_epoch=10**6)  # both nets step, as for the first ten epochs
     peer = None if args.torch == "none" else Torch(args.torch)
 
@@ -141,7 +143,7 @@ def main():
             line += f" {batch / seconds['torch']:10.2f} {seconds['torch'] / seconds['ours']:6.2f}"
         print(line, flush=True)
 
-    g_params, g_stats, d_params, d_stats = state.quick_to_compile(lambda: pair.init(0))()
+    g_params, g_stats, d_params, d_stats = quick_to_compile(lambda: pair.init(0))()
     if "sample" in args.what:
         generate = draw.generator(pair)
         for batch in map(int, args.batches.split(",")):

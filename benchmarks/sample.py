@@ -20,6 +20,8 @@ import time
 
 import numpy as np
 
+from skullgan_jax.nets.pair import Pair, quick_to_compile
+
 SIZES = {"full": {"nz": 200, "ngf": 256, "ndf": 64}, "small": {"nz": 64, "ngf": 16, "ndf": 16}}
 NUM = {"full": 64, "small": 2048}
 OUTPUT = {"full": "s.npy", "small": "s.zarr"}
@@ -27,13 +29,12 @@ OUTPUT = {"full": "s.npy", "small": "s.zarr"}
 
 def _model(sizes: dict):
     """Fresh weights: how fast they are does not depend on what they have learned."""
-    from skullgan_jax.model import trained as model
+    from skullgan_jax.model import trained
     from skullgan_jax.slices.calibration import Calibration
-    from skullgan_jax.train import state
 
-    pair = state.Pair(**sizes)
-    trees = state.quick_to_compile(lambda: pair.init(0))()
-    return model.Model(
+    pair = Pair(**sizes)
+    trees = quick_to_compile(lambda: pair.init(0))()
+    return trained.Model(
         pair,
         *trees,
         calibration=Calibration(0, 2734.53),
@@ -122,10 +123,10 @@ def memory() -> None:
 def dtypes(path: str) -> None:
     import jax
 
-    from skullgan_jax.model import trained as model
+    from skullgan_jax.model.load import load
     from skullgan_jax.slices import radiology
 
-    trained, num = model.load(path), 256
+    trained, num = load(path), 256
     one, other = (next(trained.sampler(seed=0, dtype=d).ranges([(0, num)])) for d in ("float32", "bfloat16"))
     bone = one.hu > radiology.THRESHOLD_HU
     off = np.abs(other.hu.astype(int) - one.hu)[bone]

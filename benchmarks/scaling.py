@@ -21,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 
+from skullgan_jax.nets.pair import Pair
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
 _COLLECTIVE = re.compile(
@@ -48,7 +50,7 @@ def hlo(form: str, dtype: str, devices: int, batch: int, sizes: dict, output: pa
 
     from skullgan_jax.train import sharding, state, step
 
-    pair, recipe, mesh = state.Pair(**sizes, dtype=dtype), step.Recipe(), sharding.mesh()
+    pair, recipe, mesh = Pair(**sizes, dtype=dtype), step.Recipe(), sharding.mesh()
     everywhere, by_image = sharding.everywhere(mesh), sharding.by_image(mesh)
     places = {"in_shardings": (everywhere, by_image), "out_shardings": everywhere, "donate_argnums": 0}
     run = jax.jit(step.make_train_step(pair, recipe, seed=0, steps_per_epoch=125), **places)

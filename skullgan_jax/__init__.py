@@ -5,11 +5,11 @@ model = skullgan_jax.load("models/skullgan")  # a model directory, a training wo
 hu = model.sample(16, seed=0)  # (16, 128, 128) int16
 """
 
-__version__ = "0.1.0"
+from skullgan_jax.version import __version__ as __version__
 
 
 def load(path):
-    """Read a model: see skullgan_jax.model.trained.load, which this imports when it is called."""
-    from skullgan_jax.model import trained as model
+    """Read a model: see skullgan_jax.model.load.load, which this imports when it is called."""
+    from skullgan_jax.model.load import load
 
-    return model.load(path)
+    return load(path)

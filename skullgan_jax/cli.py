@@ -1,17 +1,9 @@
-"""The console script, `skullgan train ...` for `python -m skullgan_jax.main ...`; how commands take flags and fail."""
+"""The console script: `skullgan train ...` for `python -m skullgan_jax.main ...`, and so on."""
 
-import argparse
-import atexit
-import contextlib
 import importlib
-import os
 import sys
-import threading
-import warnings
-from typing import NoReturn
 
-from skullgan_jax.command.progress import complain
-from skullgan_jax.errors import InputError
+from skullgan_jax.command.flags import fail
 
 USAGE = """usage: skullgan COMMAND [FLAGS]
 
@@ -22,9 +14,6 @@ USAGE = """usage: skullgan COMMAND [FLAGS]
   convert   PyTorch's .pth to a model and back, e.g. skullgan convert --generator=netG.pth --output=models/skullgan
 
 skullgan COMMAND --help says more."""
-
-
-GOES_ON = "interrupted; give the same command again, and it goes on where it was"
 
 
 def main() -> None:
@@ -44,40 +33,3 @@ def main() -> None:
         run(rest)
     else:
         fail(f"no command {command!r}; see skullgan --help")
-
-
-def fail(error: Exception | str) -> NoReturn:
-    """One line on stderr, exit 2."""
-    # Libraries that are torn down in the middle of their work warn of that, or raise where nobody listens.
-    warnings.simplefilter("ignore")
-    sys.unraisablehook = threading.excepthook = lambda _: None
-    # The last of it comes when the hooks themselves are gone.
-    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
-    complain(error)
-    sys.exit(2)
-
-
-@contextlib.contextmanager
-def refusing(interrupted: str = "interrupted"):
-    """What a user can change, and Ctrl-C, end the command with one line and exit 2."""
-    try:
-        yield
-    except InputError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail(interrupted)
-
-
-class Parser(argparse.ArgumentParser):
-    """Flags with an example in --help; a wrong one is one line and exit 2."""
-
-    def __init__(self, description: str, **options):
-        super().__init__(
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-            **options,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        fail(f"{message}; see --help")

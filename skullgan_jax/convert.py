@@ -11,13 +11,14 @@ needed, and nothing that a .pth holds is executed. A .pth does not say what HU i
 few samples are drawn, whose background tells.
 """
 
+import json
 import pathlib
-import shutil
 
-from skullgan_jax.cli import Parser, refusing
+from skullgan_jax.command.flags import Parser, refusing
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import memory
+from skullgan_jax.machine import files, memory
+from skullgan_jax.slices.size import PIXEL_MM
 
 
 def _flags() -> Parser:
@@ -35,7 +36,7 @@ def _flags() -> Parser:
     )
     parser.add_argument("--hu_min", type=float, metavar="HU", help="of -1, in place of --hu_scale")
     parser.add_argument("--hu_max", type=float, metavar="HU", help="of +1")
-    parser.add_argument("--pixel_mm", type=float, default=0.46875, help="pixel size (default %(default)s)")
+    parser.add_argument("--pixel_mm", type=float, default=PIXEL_MM, help="pixel size (default %(default)s)")
     parser.add_argument("--standing", action="store_true", help="compute the BatchNorm statistics for sampling now")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the table of names")
     return parser
@@ -51,11 +52,11 @@ def run(argv: list[str] | None = None) -> None:
 
 def _run(flags) -> None:
     from skullgan_jax.model import pytorch_pair  # after keep_memory, and not for --help
-    from skullgan_jax.model import trained as model
+    from skullgan_jax.model.load import load
 
     sources = {net: getattr(flags, net) for net in ("generator", "discriminator") if getattr(flags, net)}
     if flags.verify:
-        return pytorch_pair.verify(pathlib.Path(flags.verify), sources)
+        return verify(pathlib.Path(flags.verify), sources)
     if not flags.output:
         raise InputError("--output is missing; see --help")
     output = pathlib.Path(flags.output)
@@ -64,7 +65,7 @@ def _run(flags) -> None:
     if not flags.pixel_mm > 0:
         raise InputError(f"--pixel_mm={flags.pixel_mm}: give the size of a pixel in mm")
     if flags.model and flags.to and not sources:
-        trained = model.load(flags.model)
+        trained = load(flags.model)
         written = _writing(output, lambda: pytorch_pair.write(trained, output, flags.to))
         say(f"wrote {', '.join(map(str, written))}")
     elif flags.generator and not flags.model and not flags.to:
@@ -85,6 +86,40 @@ def _run(flags) -> None:
         raise InputError("give --generator and --output, or --model, --to and --output, or --verify; see --help")
 
 
+def verify(folder: pathlib.Path, sources: dict[str, str]) -> None:
+    """Hash the files of a model directory again, and the .pth that it came from where they are given.
+
+    Args:
+      folder: the model directory.
+      sources: network -> path.
+
+    Raises:
+      InputError: a file is missing, or another than model.json says.
+    """
+    from skullgan_jax.model import pytorch_names
+    from skullgan_jax.model.load import load
+
+    if not (folder / "model.json").is_file():
+        raise InputError(f"{folder}: no model here (model.json is missing); give a model directory")
+    load(folder)  # says what is wrong with one
+    about = json.loads((folder / "model.json").read_text())
+    known = {source["network"]: source["sha256"] for source in about["provenance"].get("sources", [])}
+    names = [f"{net}.safetensors" for net in pytorch_names.NETS if f"{net}.safetensors" in about["files"]]
+    checks = [(folder / name, about["files"][name], "the model's file was changed") for name in names]
+    for net, path in sources.items():
+        if net not in known:
+            raise InputError(f"{folder}: its {net} was not converted from a file, so --{net} has nothing to check")
+        checks.append((pathlib.Path(path), known[net], f"the model's {net} came from another file"))
+    for path, hashed, what in checks:
+        try:
+            found = files.sha256(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        if found != hashed:
+            raise InputError(f"{path}: {what}: sha256 {found}, model.json says {hashed}; convert it again")
+        print(f"{path}: ok, sha256 {found}")
+
+
 def _calibration(flags):
     """A Calibration, or the name of a scale."""
     from skullgan_jax.slices.calibration import Calibration
@@ -102,7 +137,6 @@ def _writing(output: pathlib.Path, write_it):
     try:
         return write_it()
     except OSError as error:
-        shutil.rmtree(output.with_name(output.name + ".tmp"), ignore_errors=True)
         raise InputError(f"--output={output}: cannot be written ({error.strerror or error}); free some space") from None
 
 

@@ -20,7 +20,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from skullgan_jax.cli import fail
+from skullgan_jax.command.flags import fail
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import memory
 

@@ -19,7 +19,7 @@ import os
 import pathlib
 import sys
 
-from skullgan_jax.cli import GOES_ON, Parser, refusing
+from skullgan_jax.command.flags import GOES_ON, Parser, refusing
 from skullgan_jax.errors import InputError
 
 REGIONS = ("frontal", "side", "occipital")

@@ -15,7 +15,7 @@ use only.
 
 import os
 
-from skullgan_jax.cli import GOES_ON, Parser, refusing
+from skullgan_jax.command.flags import GOES_ON, Parser, refusing
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import memory
 
@@ -63,8 +63,8 @@ def run(argv: list[str] | None = None) -> None:
 
 
 def _run(flags) -> None:
-    from skullgan_jax.model import draw
-    from skullgan_jax.model import trained as model  # after keep_memory, and not for --help
+    from skullgan_jax.model import draw  # after keep_memory, and not for --help
+    from skullgan_jax.model.load import load
     from skullgan_jax.sampling import formats, job, select
 
     process, processes = _processes(flags)
@@ -101,7 +101,7 @@ def _run(flags) -> None:
         process=process,
         processes=processes,
     )
-    job.run(model.load(flags.model), wanted)
+    job.run(load(flags.model), wanted)
 
 
 def _processes(flags) -> tuple[int, int]:

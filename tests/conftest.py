@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from skullgan_jax.nets.pair import Pair
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # One set of shapes for all tests, so that each program is compiled once: 4 steps an epoch, 12 in all.
 TINY = {
@@ -135,14 +137,13 @@ def finished_copy(finished, tmp_path):
 @pytest.fixture(scope="session")
 def small_model(compiled, tmp_path_factory):
     """The folder of a small model, with weights from a formula: its samples differ, and are far from skulls."""
-    from skullgan_jax.model import trained as model
+    from skullgan_jax.model import trained
     from skullgan_jax.slices.calibration import Calibration
-    from skullgan_jax.train import state
     from tests import support
 
-    pair = state.Pair(nz=8, ngf=16, ndf=4)
+    pair = Pair(nz=8, ngf=16, ndf=4)
     g_params, g_stats, d_params, d_stats = support.pair_weights(pair)
-    trained = model.Model(
+    trained = trained.Model(
         pair,
         *(g_params, g_stats, d_params, d_stats),
         calibration=Calibration(0, 2500),

@@ -11,7 +11,8 @@ import numpy as np
 
 from skullgan_jax.model import pytorch_names
 from skullgan_jax.nets import networks
-from skullgan_jax.train import state, step
+from skullgan_jax.nets.pair import Pair
+from skullgan_jax.train import step
 
 # The tiny nets of the tests run for milliseconds; a CPU's optimiser would take ten times as long as they do, and the
 # emitters of fused loops, without it, as long again.
@@ -86,7 +87,7 @@ def inputs(name: str, batch: int, sizes: dict[str, int]) -> dict:
     return {"z": uniform(f"{name} z", (batch, sizes["nz"])), "noise": noise, **images}
 
 
-def pair_weights(pair: state.Pair):
+def pair_weights(pair: Pair):
     """(g_params, g_stats, d_params, d_stats) of the formula, without allocating anything else."""
     g_params, g_stats, d_params, d_stats = jax.tree.map(
         lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), jax.eval_shape(pair.init, 0)
@@ -99,7 +100,7 @@ def pair_weights(pair: state.Pair):
 
 
 @functools.cache
-def forward(pair: state.Pair, net: str, train: bool):
+def forward(pair: Pair, net: str, train: bool):
     """Compiled (params, stats, *inputs) -> (output, stats) of one network."""
     g_graph, d_graph = pair.graphs()
     graph = g_graph if net == "generator" else d_graph
@@ -107,7 +108,7 @@ def forward(pair: state.Pair, net: str, train: bool):
 
 
 @functools.cache
-def advance(pair: state.Pair, patience: int):
+def advance(pair: Pair, patience: int):
     """Compiled (state, inputs, epoch, gate_loss) -> (state, metrics): the adversarial step."""
     graphs = pair.graphs()
 
@@ -120,7 +121,7 @@ def advance(pair: state.Pair, patience: int):
     return quick_jit(run)
 
 
-def bright_block(pair: state.Pair, background: float) -> dict[str, np.ndarray]:
+def bright_block(pair: Pair, background: float) -> dict[str, np.ndarray]:
     """A generator's state dict whose samples are a bright block on a ground of one value, whatever the latent.
 
     One of the 4 x 4 places of main1 gets z and -z in turn, so that ReLU leaves something positive; all else adds up

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from skullgan_jax.train.state import Pair
+from skullgan_jax.nets.pair import Pair
 from skullgan_jax.train.step import Recipe
 
 

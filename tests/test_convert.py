@@ -16,9 +16,9 @@ from skullgan_jax import convert
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import memory
 from skullgan_jax.model import draw, pytorch_file, pytorch_names, pytorch_pair
-from skullgan_jax.model import trained as model
+from skullgan_jax.model.load import load
+from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
-from skullgan_jax.train.state import Pair
 from tests import support
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -204,7 +204,7 @@ def test_a_background_that_tells_nothing_is_no_guess(bright, path, monkeypatch, 
 def test_a_scale_of_ones_own(monkeypatch, capsys, tmp_path):
     flags = {"generator": BOTH["generator"], "output": tmp_path / "m", "hu_min": -1000, "hu_max": 2000, "pixel_mm": 0.5}
     assert command(monkeypatch, capsys, **flags)[0] == 0
-    found = model.load(tmp_path / "m")
+    found = load(tmp_path / "m")
     assert (found.calibration, found.pixel_mm) == (Calibration(-1000, 2000), 0.5)
 
 
@@ -221,7 +221,7 @@ def test_standing_statistics_on_request(bright, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(draw, "STANDING_LATENTS", 16)
     status, said = command(monkeypatch, capsys, generator=bright[0.0], output=tmp_path / "m", standing=True)
     assert (status, "standing statistics: latent 16/16" in said) == (0, True)
-    assert model.load(tmp_path / "m").standing is not None
+    assert load(tmp_path / "m").standing is not None
 
 
 def test_verify(monkeypatch, capsys, tmp_path):
@@ -367,14 +367,16 @@ def test_an_output_that_cannot_be_written(monkeypatch, capsys, tmp_path):
 
 def test_as_users_type_it_without_torch(tmp_path):
     """In a process of its own that cannot import torch; --help is quick, with an example."""
-    code = "import sys; sys.modules['torch'] = None; from skullgan_jax.cli import main; main()"
+    code = "import sys; sys.modules['torch'] = None; from skullgan_jax.command.flags import main; main()"
     arguments = [f"--generator={BOTH['generator']}", f"--output={tmp_path}/m", "--hu_scale=signed"]
     done = subprocess.run(
         [sys.executable, "-c", code, "convert", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr.startswith(f"wrote {tmp_path}/m, nc=1 nz=4 ngf=16, without a discriminator; the first sampling")
-    code = "import sys; sys.argv[1:] = ['convert', '--help']\nfrom skullgan_jax.cli import main\ntry: main()\n"
+    code = (
+        "import sys; sys.argv[1:] = ['convert', '--help']\nfrom skullgan_jax.command.flags import main\ntry: main()\n"
+    )
     code += "finally: assert not {'jax', 'numpy', 'tensorflow'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -15,8 +15,8 @@ import pytest
 
 from skullgan_jax import prepare
 from skullgan_jax.data import prepared
-from skullgan_jax.data.batches import import_tensorflow
 from skullgan_jax.data.open import open_data
+from skullgan_jax.machine.tensorflow import import_tensorflow
 from tests import browser
 from tests.ct import heads
 

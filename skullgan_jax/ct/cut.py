@@ -11,8 +11,9 @@ import numpy as np
 from scipy import ndimage
 
 from skullgan_jax.ct.scans import AIR, Scan
+from skullgan_jax.slices.size import PIXEL_MM, SIZE
 
-SIZE, APEX_ROW = 128, 10
+APEX_ROW = 10
 RAYS = 720
 _CLOSE_MM = 5.0  # thin sites and sutures that are open
 _COARSE_MM = 1.0  # the grid on which rings are closed
@@ -36,7 +37,7 @@ class Limits:
       regions: frontal, side (parietal and temporal), occipital; which are wanted.
     """
 
-    pixel_mm: float = 0.46875
+    pixel_mm: float = PIXEL_MM
     angles: int = 36
     slice_mm: float = 1.0
     threshold: float = 300.0

@@ -8,7 +8,6 @@ import collections
 import dataclasses
 import io
 import json
-import os
 import pathlib
 import re
 import zipfile
@@ -17,6 +16,7 @@ import numpy as np
 
 from skullgan_jax.ct.cut import Cut
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import files
 
 _NAME = re.compile(r"([0-9a-f]{16})\.([0-9a-f]{8})\.(\d+)of(\d+)\.npz")
 _SHOWN = 12  # rejected windows that are kept, per reason and part
@@ -84,18 +84,13 @@ def write(path: pathlib.Path, about: dict, found: Cut) -> None:
         "at_max": found.at_max,
         "shown": shown,
     }
-    beside = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with beside.open("wb") as file:
-            np.savez(
-                file,
-                accepted=found.windows[accepted],
-                rejected=found.windows[shown],
-                facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
-            )
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with files.whole(path) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            accepted=found.windows[accepted],
+            rejected=found.windows[shown],
+            facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
+        )
 
 
 def read(folder: pathlib.Path) -> dict[str, list[Piece]]:

@@ -11,6 +11,7 @@ import numpy as np
 from skullgan_jax.command.progress import Progress
 from skullgan_jax.ct.pieces import Piece
 from skullgan_jax.errors import InputError
+from skullgan_jax.slices.size import SIZE
 
 SPLITS = ("train", "held_out")
 CACHE = "skullgan_jax_cache"  # made by readers, of what is here now
@@ -74,7 +75,7 @@ def write_arrays(folder: pathlib.Path, splits: dict[str, dict[str, list[Piece]]]
     for split, scans in splits.items():
         images = [piece.accepted for pieces in scans.values() for piece in pieces]
         count = sum(not k["reason"] for pieces in scans.values() for p in pieces for k in p.known)
-        header = {"descr": "<i2", "fortran_order": False, "shape": (count, 128, 128)}
+        header = {"descr": "<i2", "fortran_order": False, "shape": (count, SIZE, SIZE)}
         with (folder / f"{split}.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for accepted in images:
@@ -87,14 +88,14 @@ def write_tfds(folder: pathlib.Path, splits: dict[str, dict[str, list[Piece]]], 
     Raises:
       OSError: it cannot be written.
     """
-    from skullgan_jax.data.batches import import_tensorflow
+    from skullgan_jax.machine.tensorflow import import_tensorflow
 
     tf = import_tensorflow()
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Tensor(shape=(128, 128), dtype=np.int16),
+            "image": tfds.features.Tensor(shape=(SIZE, SIZE), dtype=np.int16),
             **{k: tfds.features.Text() for k in ("subject", "scan", "region", "kernel")},
             **{k: np.float32 for k in (*_NUMBERS, "kvp", "source_slice_mm", "source_pixel_mm")},
             "slice": np.int32,
@@ -183,6 +184,6 @@ def _aside(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _gfile():
-    from skullgan_jax.data.batches import import_tensorflow
+    from skullgan_jax.machine.tensorflow import import_tensorflow
 
     return import_tensorflow().io.gfile

@@ -9,6 +9,8 @@ import pathlib
 
 import matplotlib
 
+from skullgan_jax.slices.size import SIZE
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
@@ -96,7 +98,7 @@ def _some(pieces: list[Piece], count: int) -> np.ndarray:
         if len(own):
             out.append(piece.accepted()[own])
         first += n
-    return np.concatenate([np.zeros((0, 128, 128), np.float32), *out])
+    return np.concatenate([np.zeros((0, SIZE, SIZE), np.float32), *out])
 
 
 def write(path: pathlib.Path, summary: dict, found: Found) -> None:
@@ -168,7 +170,7 @@ def _rejected(found: Found, most: int = 12) -> dict[str, np.ndarray]:
 def _pictures(hu: np.ndarray, columns: int = 12) -> str:
     """A contact sheet, 0 HU black and 2000 HU white."""
     missing = -len(hu) % columns if len(hu) > columns else columns - len(hu)
-    padded = np.concatenate([hu, np.full((missing, 128, 128), np.nan, np.float32)])
+    padded = np.concatenate([hu, np.full((missing, SIZE, SIZE), np.nan, np.float32)])
     file = io.BytesIO()
     colours = plt.get_cmap("gray").with_extremes(bad="white")
     plt.imsave(file, sheet(padded[:, :64], columns), cmap=colours, vmin=0, vmax=2000, format="png")

@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.slices.size import SIZE
 
-SIZE = 128
 _WANTED = f"(N, {SIZE}, {SIZE}) in HU"
 _HEADER_LIMIT = 1 << 16  # bytes read to find a header; numpy writes 128
 _NPY_MAGIC, _ZIP_MAGIC = b"\x93NUMPY", b"PK"

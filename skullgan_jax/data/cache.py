@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from skullgan_jax.command.progress import Progress
-from skullgan_jax.data.arrays import SIZE, open_slices
+from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import files
+from skullgan_jax.slices.size import SIZE
 
 NAME = "skullgan_jax_cache"  # the folder beside the data
 HOME = Path("~/.cache/skullgan_jax")
@@ -62,19 +64,15 @@ def _first_writable(folders: list[Path]) -> Path:
 
 def _write(path: Path, images: Iterable[np.ndarray], num: int, dtype: np.dtype, what: str):
     """Writes a .npy beside `path`, then renames it: under its final name the file is whole."""
-    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex[:8]}.partial")
     header = dict(descr=dtype.str, fortran_order=False, shape=(num, SIZE, SIZE))
     progress = Progress(what, num, "images")
     try:
         # Not through a memory map, where a full disk is a crash instead of an error.
-        with partial.open("xb") as file:
+        with files.whole(path) as partial, partial.open("xb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for done, image in enumerate(images, 1):
                 file.write(image.astype(dtype, copy=False).tobytes())
                 progress(done)
-        partial.replace(path)
     except OSError as error:
         size = num * SIZE * SIZE * dtype.itemsize / 1e9
         raise InputError(f"{path} cannot be written ({error.strerror}): it takes {size:.1f} GB") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from skullgan_jax.data import cache
-from skullgan_jax.data.arrays import SIZE
-from skullgan_jax.data.batches import import_tensorflow
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine.tensorflow import import_tensorflow
+from skullgan_jax.slices.size import SIZE
 
 _DECODING = b"1"  # part of the cache's name: change it whenever `_to_grey` changes
 _SPLITS = ("train", "validation", "test")

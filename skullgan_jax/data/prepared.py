@@ -9,8 +9,8 @@ import numpy as np
 
 from skullgan_jax.data import cache
 from skullgan_jax.data.arrays import open_slices
-from skullgan_jax.data.batches import import_tensorflow
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine.tensorflow import import_tensorflow
 
 
 def is_prepared(path) -> bool:

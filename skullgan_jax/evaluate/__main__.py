@@ -19,9 +19,11 @@ import os
 import pathlib
 import shutil
 
-from skullgan_jax.cli import Parser, refusing
+from skullgan_jax.command.flags import Parser, refusing
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import files
+from skullgan_jax.slices.size import PIXEL_MM
 
 
 def _flags() -> Parser:
@@ -33,7 +35,7 @@ def _flags() -> Parser:
         "--model", metavar="DIR", help="the model: its discriminator is asked, and a model card written"
     )
     parser.add_argument("--train", metavar="PATH", help="what it was trained on: are training slices repeated?")
-    parser.add_argument("--pixel_mm", type=float, help="of arrays that do not state it (default 0.46875)")
+    parser.add_argument("--pixel_mm", type=float, help=f"of arrays that do not state it (default {PIXEL_MM})")
     parser.add_argument(
         "--num", type=int, default=2000, help="at most so many reals and fakes, evenly spread (default %(default)s)"
     )
@@ -103,7 +105,7 @@ def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
         train = inputs.open_set(flags.train, split="train", most=None, pixel_mm=flags.pixel_mm)
         inputs.check_pair(real, train)
     if flags.model:
-        from skullgan_jax.model.trained import load
+        from skullgan_jax.model.load import load
 
         model = load(flags.model)
         name = pathlib.Path(flags.model).name
@@ -160,9 +162,7 @@ def _score(flags) -> None:
     if flags.output:
         output = pathlib.Path(flags.output)
         output.mkdir(parents=True, exist_ok=True)
-        beside = output / "turing.json.tmp"
-        beside.write_text(json.dumps(result, indent=1) + "\n")
-        os.replace(beside, output / "turing.json")
+        files.write_json(output / "turing.json", result)
         say(f"wrote {output / 'turing.json'}")
 
 

@@ -11,8 +11,8 @@ from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError
 from skullgan_jax.sampling.store import Store
 from skullgan_jax.slices.calibration import Calibration
+from skullgan_jax.slices.size import PIXEL_MM
 
-PIXEL_MM = 0.46875  # of arrays that do not say
 BONE_HU = 200.0
 
 

@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 
-import skullgan_jax
 from skullgan_jax.evaluate import inputs
 from skullgan_jax.evaluate.inputs import Slices
 from skullgan_jax.evaluate.measures import (
@@ -21,6 +20,7 @@ from skullgan_jax.evaluate.measures import (
 )
 from skullgan_jax.evaluate.measures.chunks import measure
 from skullgan_jax.slices import duplicates, radiology
+from skullgan_jax.version import __version__
 
 LEAST = 50  # slices of each set; with fewer, halves of the reals say nothing
 
@@ -160,7 +160,7 @@ def evaluate(
     subjects = real.subjects
     usable = subjects if compare.by_subject(subjects) else None
     metrics = {
-        "version": skullgan_jax.__version__,
+        "version": __version__,
         "use": "research use only",
         "seed": seed,
         "pixel_mm": real.pixel_mm,

@@ -6,7 +6,6 @@ being written.
 """
 
 import functools
-import json
 import logging
 import os
 import pathlib
@@ -142,10 +141,3 @@ def exists(workdir: str | os.PathLike) -> bool:
     """Whether a workdir holds a complete checkpoint."""
     folder = pathlib.Path(workdir) / "checkpoints"
     return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
-
-
-def write_json(path: pathlib.Path, value) -> None:
-    """Write beside, then rename."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(beside, path)

@@ -17,9 +17,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from skullgan_jax.nets import networks, rng
 from skullgan_jax.nets.layers import BN_MOMENTUM
+from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices import radiology
 from skullgan_jax.slices.calibration import Calibration
-from skullgan_jax.train.state import Pair
 
 BATCH = 16
 STANDING_LATENTS = 256

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.train.state import Pair
+from skullgan_jax.nets.pair import Pair
 
 NETS = ("generator", "discriminator")
 _UP = (0, 2, 3, 1)  # (Cin, Cout, kH, kW) -> (Cin, kH, kW, Cout)

@@ -2,9 +2,7 @@
 
 import datetime
 import functools
-import json
 import pathlib
-import shutil
 from concurrent import futures
 
 import jax
@@ -12,15 +10,16 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-import skullgan_jax
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
-from skullgan_jax.model import pytorch_file, pytorch_names
-from skullgan_jax.model import trained as model
+from skullgan_jax.machine import files
+from skullgan_jax.model import directory, pytorch_file, pytorch_names
+from skullgan_jax.model.trained import Model
 from skullgan_jax.nets import networks
+from skullgan_jax.nets.pair import Pair, quick_to_compile
 from skullgan_jax.slices.calibration import Calibration
-from skullgan_jax.train import state
-from skullgan_jax.train.state import Pair
+from skullgan_jax.slices.size import PIXEL_MM, SIZE
+from skullgan_jax.version import __version__
 
 HU_MAX = 2734.531494140625  # "max of real skulls", the release's constant
 SCALES = {"signed": Calibration(0, HU_MAX), "unit": Calibration(-HU_MAX, HU_MAX)}
@@ -30,8 +29,8 @@ _SLACK = 64 << 20  # bytes that tensors which share memory may need beyond the s
 
 
 def read(
-    *, generator, discriminator=None, calibration: Calibration | str = "auto", pixel_mm: float = 0.46875, verbose=False
-) -> model.Model:
+    *, generator, discriminator=None, calibration: Calibration | str = "auto", pixel_mm: float = PIXEL_MM, verbose=False
+) -> Model:
     """A pair in PyTorch's files as a model.
 
     Args:
@@ -65,12 +64,12 @@ def read(
             raise InputError(f"{path}: {error}") from None
         weights[net] = params, stats
         dtypes = sorted({str(a.dtype) for a in state_dict.values() if a.dtype.kind in "fV"})
-        sources.append({"network": net, "name": path.name, "sha256": model.sha256(path), "dtype": "/".join(dtypes)})
+        sources.append({"network": net, "name": path.name, "sha256": files.sha256(path), "dtype": "/".join(dtypes)})
         if dtypes != ["float32"]:
             say(f"{path}: {', '.join(dtypes)} become float32")
         if verbose:
             _print_table(net, path, state_dict, params, stats)
-    converted = model.Model(
+    converted = Model(
         pair,
         *weights["generator"],
         *weights.get("discriminator", (None, None)),
@@ -79,7 +78,7 @@ def read(
         provenance={
             "sources": sources,
             "converted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "version": skullgan_jax.__version__,
+            "version": __version__,
         },
         batches_tracked=tracked,
     )
@@ -123,19 +122,19 @@ def _compile_look(pair: Pair):
     """Compile what draws the samples to look at: it takes as long as reading the files, beside which it runs."""
     graph, _ = pair.graphs()
     like = jax.eval_shape(lambda: pair.init(0)[:2])
-    run = state.quick_to_compile(functools.partial(networks.apply, graph, train=False))
+    run = quick_to_compile(functools.partial(networks.apply, graph, train=False))
     return run.lower(*like, *_latents(pair)).compile()
 
 
 def _latents(pair: Pair):
     """A few z and noise; which ones does not matter, and numpy's need no compiling."""
     random = np.random.default_rng(0)
-    shapes = [(pair.nz,)] + [(networks.SIZE, networks.SIZE, pair.ngf // k) for k in (2, 8)]
+    shapes = [(pair.nz,)] + [(SIZE, SIZE, pair.ngf // k) for k in (2, 8)]
     z, *noise = (random.standard_normal((_LOOK_AT, *shape), np.float32) for shape in shapes)
     return z, tuple(noise)
 
 
-def _scale_of_background(look, converted: model.Model) -> tuple[Calibration, str]:
+def _scale_of_background(look, converted: Model) -> tuple[Calibration, str]:
     """The HU scale by the value that most pixels of samples have, and why.
 
     Slices of the skull are air for more than half: a network trained on (0, max) -> [-1, 1] makes it -1, one trained on
@@ -158,7 +157,7 @@ def _scale_of_background(look, converted: model.Model) -> tuple[Calibration, str
     )
 
 
-def write(trained: model.Model, folder: pathlib.Path, to: str) -> list[pathlib.Path]:
+def write(trained: Model, folder: pathlib.Path, to: str) -> list[pathlib.Path]:
     """Write the published networks' state dicts: netG and netD, .pth or .safetensors, into a new folder.
 
     Args:
@@ -169,51 +168,18 @@ def write(trained: model.Model, folder: pathlib.Path, to: str) -> list[pathlib.P
     Returns:
       The files.
     """
-    beside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     networks = {"generator": (trained.g_params, trained.g_stats), "discriminator": (trained.d_params, trained.d_stats)}
     names = []
-    for net, (params, stats) in networks.items():
-        if params is None:
-            continue
-        state_dict = pytorch_names.to_torch(net, params, stats, trained.batches_tracked[net])
-        if to == "torch":
-            names.append(f"{_FILES[net]}.pth")
-            pytorch_file.write(beside / names[-1], state_dict)
-        else:
-            names.append(f"{_FILES[net]}.safetensors")
-            model.write_safetensors(beside / names[-1], state_dict)
-    beside.rename(folder)
+    with files.whole(folder) as partial:
+        partial.mkdir()
+        for net, (params, stats) in networks.items():
+            if params is None:
+                continue
+            state_dict = pytorch_names.to_torch(net, params, stats, trained.batches_tracked[net])
+            if to == "torch":
+                names.append(f"{_FILES[net]}.pth")
+                pytorch_file.write(partial / names[-1], state_dict)
+            else:
+                names.append(f"{_FILES[net]}.safetensors")
+                directory.write_safetensors(partial / names[-1], state_dict)
     return [folder / name for name in names]
-
-
-def verify(folder: pathlib.Path, sources: dict[str, str]) -> None:
-    """Hash the files of a model directory again, and the .pth that it came from where they are given.
-
-    Args:
-      folder: the model directory.
-      sources: network -> path.
-
-    Raises:
-      InputError: a file is missing, or another than model.json says.
-    """
-    if not (folder / "model.json").is_file():
-        raise InputError(f"{folder}: no model here (model.json is missing); give a model directory")
-    model.load(folder)  # says what is wrong with one
-    about = json.loads((folder / "model.json").read_text())
-    known = {source["network"]: source["sha256"] for source in about["provenance"].get("sources", [])}
-    names = [f"{net}.safetensors" for net in pytorch_names.NETS if f"{net}.safetensors" in about["files"]]
-    checks = [(folder / name, about["files"][name], "the model's file was changed") for name in names]
-    for net, path in sources.items():
-        if net not in known:
-            raise InputError(f"{folder}: its {net} was not converted from a file, so --{net} has nothing to check")
-        checks.append((pathlib.Path(path), known[net], f"the model's {net} came from another file"))
-    for path, hashed, what in checks:
-        try:
-            found = model.sha256(path)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        if found != hashed:
-            raise InputError(f"{path}: {what}: sha256 {found}, model.json says {hashed}; convert it again")
-        print(f"{path}: ok, sha256 {found}")

@@ -24,8 +24,6 @@ from skullgan_jax.nets.layers import (
     upconv,
 )
 
-SIZE = 128  # pixels along each side of an image
-
 
 def _check(**sizes):
     for name, (value, multiple, why) in sizes.items():

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from skullgan_jax.slices.size import SIZE
+
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 
 
@@ -81,5 +83,5 @@ def latents(key, indices, nz: int, ngf: int):
     """
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 3))(indices)
     z = jax.vmap(lambda k: jax.random.uniform(k, (nz,), jnp.float32, -1.0, 1.0))(keys[:, 0])
-    noise = tuple(normal(keys[:, i + 1], (128, 128, c)) for i, c in enumerate((ngf // 2, ngf // 8)))
+    noise = tuple(normal(keys[:, i + 1], (SIZE, SIZE, c)) for i, c in enumerate((ngf // 2, ngf // 8)))
     return z, noise

@@ -17,9 +17,9 @@ import numpy as np
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.model.draw import Samples
-from skullgan_jax.nets import networks
 from skullgan_jax.slices import pictures, radiology
 from skullgan_jax.slices.calibration import Calibration
+from skullgan_jax.slices.size import SIZE
 
 NAMES = ("npy", "zarr", "nifti", "dicom", "png")
 _ENDINGS = {".npy": "npy", ".zarr": "zarr", ".nii": "nifti", ".nii.gz": "nifti", ".png": "png"}
@@ -148,7 +148,7 @@ def _noted(blocks: Iterable[Samples], rows, first: list) -> Iterator[Samples]:
 
 
 def _npy(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
-    header = {"descr": "<i2", "fortran_order": False, "shape": (about["num"], networks.SIZE, networks.SIZE)}
+    header = {"descr": "<i2", "fortran_order": False, "shape": (about["num"], SIZE, SIZE)}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
@@ -161,7 +161,7 @@ def _nifti(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
 
     kind = nibabel.Nifti1Header if about["num"] <= _MOST_IN_NIFTI_1 else nibabel.Nifti2Header
     header, edge = kind(), about["pixel_mm"]
-    header.set_data_shape((networks.SIZE, networks.SIZE, about["num"]))
+    header.set_data_shape((SIZE, SIZE, about["num"]))
     header.set_data_dtype(np.int16)
     header.set_slope_inter(1, 0)
     header.set_xyzt_units("mm")

@@ -14,16 +14,16 @@ from concurrent import futures
 import jax
 import numpy as np
 
-import skullgan_jax
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import draw
 from skullgan_jax.model.trained import Model
+from skullgan_jax.nets.pair import resolve_dtype
 from skullgan_jax.sampling import formats
 from skullgan_jax.sampling.select import Selection, Where, in_words
 from skullgan_jax.sampling.store import FORMAT, Store
 from skullgan_jax.slices import radiology
-from skullgan_jax.train.state import resolve_dtype
+from skullgan_jax.version import __version__
 
 # What makes samples others: an output that has another of these is refused.
 _IDENTITY = ("model_sha256", "seed", "start", "batch_norm", "batch", "dtype", "where", "unique")
@@ -138,7 +138,7 @@ def describe(
         "calibration": trained.calibration.to_dict(),
         "measures": radiology.DEFINITIONS,
         "backend": jax.default_backend(),
-        "version": skullgan_jax.__version__,
+        "version": __version__,
     }
 
 

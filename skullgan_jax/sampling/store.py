@@ -17,8 +17,8 @@ import tensorstore as ts
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.model.draw import Samples
-from skullgan_jax.nets import networks
 from skullgan_jax.slices import radiology
+from skullgan_jax.slices.size import SIZE
 
 FORMAT = 1
 _CHUNK = 16  # samples that are compressed together; readers fetch that many at least
@@ -219,7 +219,7 @@ def _open(path, name: str, rows: int | None = None, shard: int = 0):
         return ts.open(spec, context=_CONTEXT)
     little, checked = {"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}
     if name == "hu":
-        shape, dtype, fill, axes = (networks.SIZE, networks.SIZE), "int16", 0, ["sample", "row", "column"]
+        shape, dtype, fill, axes = (SIZE, SIZE), "int16", 0, ["sample", "row", "column"]
         packed = {"cname": "zstd", "clevel": 1, "shuffle": "shuffle", "typesize": 2, "blocksize": 0}
         sharding = {
             "chunk_shape": [math.gcd(_CHUNK, shard), *shape],

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from skullgan_jax.slices.size import SIZE
+
 ROWS = 50
 THRESHOLD_HU = 1200  # above it a pixel is set
 PUBLISHED = 200  # pixels; fewer is a near duplicate
 
-_COLUMNS = 128
-_PIXELS = ROWS * _COLUMNS
+_PIXELS = ROWS * SIZE
 _WORDS = _PIXELS // 32
 # Compared at a time: few enough that the distances stay in a core's cache, enough that a call costs little beside them.
 _BATCH, _BLOCK = 256, 1024

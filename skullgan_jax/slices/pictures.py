@@ -1,9 +1,10 @@
 """Figures of a run: sample grids, loss curves and the progress of the generator."""
 
-import os
 import pathlib
 
 import matplotlib
+
+from skullgan_jax.machine import files
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -11,11 +12,9 @@ import numpy as np
 
 
 def _save(figure, path) -> None:
-    path = pathlib.Path(path)
-    beside = path.with_name(path.name + ".tmp")
-    figure.savefig(beside, format="png", dpi=110)
+    with files.whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
     plt.close(figure)
-    os.replace(beside, path)
 
 
 def sheet(hu, columns: int):

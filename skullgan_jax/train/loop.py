@@ -9,21 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-import skullgan_jax
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.data.batches import batches, num_steps_per_epoch
 from skullgan_jax.data.open import open_data
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import memory
+from skullgan_jax.machine import files, memory
 from skullgan_jax.model import checkpoint, draw
-from skullgan_jax.model import trained as model
-from skullgan_jax.nets import networks, rng
+from skullgan_jax.model.load import load
+from skullgan_jax.nets import rng
+from skullgan_jax.nets.pair import Pair, resolve_dtype
 from skullgan_jax.processes import distributed, lock
 from skullgan_jax.sampling import formats, job
 from skullgan_jax.slices import pictures
+from skullgan_jax.slices.size import SIZE
 from skullgan_jax.train import monitor, resume, sharding, state
 from skullgan_jax.train import swd as metrics
 from skullgan_jax.train.step import Recipe, make_train_step
+from skullgan_jax.version import __version__
 
 _BLOCK = 256  # final slices that are drawn before they are written
 
@@ -77,7 +79,7 @@ def _prepare(config):
         "data": {"name": data.name, "num": len(data.images), "fingerprint": data.fingerprint},
         "calibration": data.calibration.to_dict(),
         "pixel_mm": data.pixel_mm,
-        "version": skullgan_jax.__version__,
+        "version": __version__,
     }
     return pair, recipe, data, meta
 
@@ -122,7 +124,7 @@ def _train(config, workdir, pair, recipe, data, meta, profile, stop) -> None:
     )
     if start < total:
         if distributed.is_first():
-            checkpoint.write_json(workdir / "config.json", meta["config"])
+            files.write_json(workdir / "config.json", meta["config"])
         step_fn = _compile(step_fn, now, config.batch_size, by_image)
     stream = batches(
         data.images,
@@ -225,14 +227,14 @@ def _cannot_write(workdir, error: OSError, checkpoints) -> InputError:
     )
 
 
-def _pair(config) -> state.Pair:
+def _pair(config) -> Pair:
     fields = config.model.to_dict()
-    fields["dtype"] = state.resolve_dtype(fields["dtype"])
+    fields["dtype"] = resolve_dtype(fields["dtype"])
     if fields["dtype"] not in ("float32", "bfloat16"):
         raise InputError(f"--config.model.dtype={fields['dtype']}: give auto, float32 or bfloat16")
     if fields["nc"] != 1:
         raise InputError(f"--config.model.nc={fields['nc']}: the data have one channel; give 1")
-    pair = state.Pair(**fields)
+    pair = Pair(**fields)
     pair.graphs()  # refuses sizes that the architecture cannot have
     return pair
 
@@ -240,12 +242,12 @@ def _pair(config) -> state.Pair:
 def _compile(step_fn, now, batch_size: int, by_image):
     """Compile before the clock of the progress line starts, and say how long that took and what a step needs."""
     started = time.monotonic()
-    image = jax.ShapeDtypeStruct((batch_size, networks.SIZE, networks.SIZE, 1), jnp.float32, sharding=by_image)
+    image = jax.ShapeDtypeStruct((batch_size, SIZE, SIZE, 1), jnp.float32, sharding=by_image)
     compiled = step_fn.lower(now, {"real": image, "blur": image}).compile()
-    memory = compiled.memory_analysis()
+    used = compiled.memory_analysis()
     needed = ""
-    if memory is not None:
-        needed = f"; {(memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9:.2f} GB a device"
+    if used is not None:
+        needed = f"; {(used.argument_size_in_bytes + used.temp_size_in_bytes) / 1e9:.2f} GB a device"
     say(f"compiled the step in {time.monotonic() - started:.0f} s{needed}")
     memory.release_memory()
     return compiled
@@ -287,7 +289,7 @@ def _finish(config, workdir, checkpoints) -> None:
     pictures.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
     best = checkpoints.best
     checkpoints.close()
-    trained = model.load(workdir)
+    trained = load(workdir)
     trained.compute_standing()
     trained.save(workdir / "model")
     say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")

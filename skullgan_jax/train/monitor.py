@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from skullgan_jax.command.progress import duration, say
+from skullgan_jax.machine import files
 
 LINE_SECONDS = 5.0  # at most one progress line in this time
 _TRACED = 5  # steps
@@ -41,10 +42,8 @@ class Monitor:
         (self.workdir / "samples").mkdir(parents=True, exist_ok=True)
         self._jsonl = self.workdir / "metrics.jsonl"
         kept = [r for r in read_records(self._jsonl) if r["step"] <= start_step]
-        beside = self._jsonl.with_name("metrics.jsonl.tmp")
-        beside.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        beside.replace(self._jsonl)
-        from skullgan_jax.data.batches import import_tensorflow
+        files.write_text(self._jsonl, "".join(json.dumps(r) + "\n" for r in kept))
+        from skullgan_jax.machine.tensorflow import import_tensorflow
 
         self._summary = import_tensorflow().summary
         self._writer = self._summary.create_file_writer(str(self.workdir / "tensorboard"))

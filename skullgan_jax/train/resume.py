@@ -7,7 +7,8 @@ import jax
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import checkpoint
-from skullgan_jax.model import trained as model
+from skullgan_jax.model.load import load
+from skullgan_jax.nets.pair import quick_to_compile
 from skullgan_jax.train import sharding, state
 
 # What may differ when a run is resumed: how long it lasts, what is shown and kept, where files and weights lie.
@@ -42,7 +43,7 @@ def initial_state(config, pair, recipe, meta, checkpoints, workdir, like):
         given.close()
         return restored, step
     if config.pretrained:
-        given = model.load(config.pretrained)
+        given = load(config.pretrained)
         if given.d_params is None:
             raise InputError(
                 f"--config.pretrained={config.pretrained}: has no discriminator to train on with; convert both: "
@@ -57,7 +58,7 @@ def initial_state(config, pair, recipe, meta, checkpoints, workdir, like):
         weights = (given.g_params, given.g_stats, given.d_params, given.d_stats)
         return jax.jit(fresh, out_shardings=layout)(*weights), 0
     say("starting from scratch")
-    return state.quick_to_compile(lambda: fresh(*pair.init(config.seed)), out_shardings=layout)(), 0
+    return quick_to_compile(lambda: fresh(*pair.init(config.seed)), out_shardings=layout)(), 0
 
 
 def _sizes(pair) -> str:

@@ -8,8 +8,9 @@ import optax
 from jax import lax
 
 from skullgan_jax.nets import networks, rng
+from skullgan_jax.nets.pair import Pair
 from skullgan_jax.train.losses import bce
-from skullgan_jax.train.state import Pair, TrainState
+from skullgan_jax.train.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)

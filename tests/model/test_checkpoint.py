@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import files
 from skullgan_jax.model import checkpoint
 
 
@@ -188,7 +189,7 @@ def test_exists(tmp_path):
 
 def test_write_json_replaces_whole(tmp_path):
     path = tmp_path / "about.json"
-    checkpoint.write_json(path, {"a": 1})
-    checkpoint.write_json(path, {"b": [1.5, "x"]})
+    files.write_json(path, {"a": 1})
+    files.write_json(path, {"b": [1.5, "x"]})
     assert json.loads(path.read_text()) == {"b": [1.5, "x"]}
     assert [p.name for p in tmp_path.iterdir()] == ["about.json"]

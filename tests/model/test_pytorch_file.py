@@ -11,7 +11,7 @@ import pytest
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import pytorch_file, pytorch_names
-from skullgan_jax.train.state import Pair
+from skullgan_jax.nets.pair import Pair
 from tests import support
 from tests.model import watched
 

@@ -11,10 +11,10 @@ import pytest
 import safetensors.numpy
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.model import checkpoint, draw
-from skullgan_jax.model import trained as model
+from skullgan_jax.model import checkpoint, directory, draw, trained
+from skullgan_jax.model.load import load
+from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
-from skullgan_jax.train.state import Pair
 from tests import support
 
 TREES = ("g_params", "g_stats", "d_params", "d_stats")
@@ -32,7 +32,7 @@ def small():
     shapes = jax.eval_shape(lambda: pair.init(0))
     random = np.random.default_rng(0)
     trees = jax.tree.map(lambda x: random.standard_normal(x.shape).astype(x.dtype), shapes)
-    return model.Model(
+    return trained.Model(
         pair=pair,
         **dict(zip(TREES, trees, strict=True)),
         calibration=Calibration(-1000, 2500.5),
@@ -56,7 +56,7 @@ def assert_same(found, expected, names=(*TREES, "standing")):
 
 def refusal(path) -> str:
     with pytest.raises(InputError) as caught:
-        model.load(path)
+        load(path)
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith(str(path))
@@ -67,14 +67,14 @@ def refusal(path) -> str:
 def test_save_and_load_again(small, standing, tmp_path):
     saved = small if standing else dataclasses.replace(small, standing=None)
     saved.save(tmp_path / "model")
-    assert_same(model.load(tmp_path / "model"), saved)
+    assert_same(load(tmp_path / "model"), saved)
     files = ["discriminator.safetensors", "generator.safetensors", "model", "model.json"]
     assert sorted(p.name for p in tmp_path.rglob("*")) == files + standing * ["standing.safetensors"]
 
 
 def test_a_generator_alone(small, tmp_path):
     dataclasses.replace(small, d_params=None, d_stats=None, pair=Pair(nz=6, ngf=16)).save(tmp_path / "model")
-    found = model.load(tmp_path / "model")
+    found = load(tmp_path / "model")
     assert (found.d_params, found.d_stats, found.pair) == (None, None, Pair(nz=6, ngf=16))
     assert json.loads((tmp_path / "model" / "model.json").read_text())["ndf"] is None
     assert not (tmp_path / "model" / "discriminator.safetensors").exists()
@@ -85,11 +85,11 @@ def test_standing_statistics_come_with_the_first_samples(small, tmp_path, capsys
     monkeypatch.setattr(draw, "STANDING_LATENTS", 32)
     fresh = dataclasses.replace(small, standing=None)
     fresh.save(tmp_path / "model")
-    first = model.load(tmp_path / "model")
+    first = load(tmp_path / "model")
     hu = first.sample(3, seed=5)
     assert (hu.shape, hu.dtype) == ((3, 128, 128), np.int16)
     assert "standing statistics: latent 32/32, " in capsys.readouterr().err
-    again = model.load(tmp_path / "model")
+    again = load(tmp_path / "model")
     jax.tree.map(np.testing.assert_array_equal, again.standing, first.standing)
     np.testing.assert_array_equal(again.sample(3, seed=5), hu)
     assert capsys.readouterr().err == ""
@@ -98,15 +98,19 @@ def test_standing_statistics_come_with_the_first_samples(small, tmp_path, capsys
     other = dataclasses.replace(fresh, g_params=jax.tree.map(lambda x: -x, small.g_params))
     other.save(tmp_path / "other")
     shutil.copy(tmp_path / "model" / "standing.safetensors", tmp_path / "other")
-    assert model.load(tmp_path / "other").standing is None
+    assert load(tmp_path / "other").standing is None
 
 
 def test_standing_statistics_that_cannot_be_stored(small, tmp_path, capsys, monkeypatch):
     """Of a model in a folder of somebody else's: they are computed all the same."""
     monkeypatch.setattr(draw, "STANDING_LATENTS", 16)
     dataclasses.replace(small, standing=None).save(tmp_path / "model")
-    (tmp_path / "model" / "standing.safetensors.tmp").mkdir()
-    found = model.load(tmp_path / "model")
+    found = load(tmp_path / "model")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(directory, "write_standing", full)
     assert found.sample(1).shape == (1, 128, 128)
     assert f"{tmp_path}/model: standing.safetensors cannot be written" in capsys.readouterr().err
     assert found.standing is not None
@@ -136,7 +140,7 @@ def test_saving_over_an_older_model(small, tmp_path):
     dataclasses.replace(small, pixel_mm=2.0).save(tmp_path / "model")
     (tmp_path / "model" / "note.txt").touch()
     small.save(tmp_path / "model")
-    assert_same(model.load(tmp_path / "model"), small)
+    assert_same(load(tmp_path / "model"), small)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
@@ -195,19 +199,19 @@ def test_a_file_is_no_model(tmp_path):
 def test_a_workdir_gives_its_best_checkpoint(finished):
     """The same as was exported at the end of the run, but for the standing statistics."""
     checkpoints = checkpoint.Checkpoints(finished, create=False)
-    found = model.load(finished)
+    found = load(finished)
     assert found.provenance["step"] == checkpoints.best
     assert found.provenance["config"]["batch_size"] == 4
     assert found.provenance["data"]["name"] == "phantom"
     assert found.standing is None
-    assert_same(found, model.load(finished / "model"), TREES)
+    assert_same(found, load(finished / "model"), TREES)
 
 
 def test_a_workdir_that_was_never_judged_gives_its_last(finished, tmp_path):
     """As after a SIGTERM in the first epoch."""
     source = checkpoint.Checkpoints(finished, create=False)
     meta = source.meta(source.latest)
-    expected = model.load(finished)
+    expected = load(finished)
     pair = Pair(**meta["pair"])
     for step in (3, 5):
         trees = {name: jax.tree.map(lambda x, s=step: x + s, getattr(expected, name)) for name in TREES}
@@ -215,7 +219,7 @@ def test_a_workdir_that_was_never_judged_gives_its_last(finished, tmp_path):
         checkpoints.save(_State(np.int32(step), **trees), meta, swd=None)
         checkpoints.wait()
         checkpoints.close()
-    found = model.load(tmp_path)
+    found = load(tmp_path)
     assert (found.provenance["step"], found.pair) == (5, pair)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b + np.float32(5)), found.g_params, expected.g_params)
 

@@ -12,11 +12,12 @@ import pytest
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import pytorch_names
 from skullgan_jax.nets import networks
+from skullgan_jax.nets.pair import Pair
 from skullgan_jax.train import state, step
 from tests import support
 
 FACTS = pathlib.Path(__file__).parents[1] / "data" / "torch_facts.npz"
-PAIR = state.Pair(nz=4, ngf=16, ndf=8)  # the sizes, epochs and settings of make_torch_facts.py
+PAIR = Pair(nz=4, ngf=16, ndf=8)  # the sizes, epochs and settings of make_torch_facts.py
 SIZES = {"nc": 1, "nz": 4, "ngf": 16, "ndf": 8}
 BATCH, IMAGE, PATIENCE, GATE_LOSS, LR = 4, 1, 0, 1.3, 1e-5
 EPOCHS = (0, 9, 10, 15, 30)
@@ -67,7 +68,7 @@ def assert_statistics(net, stats, expected, relative=1e-6):
 
 def test_parameter_counts():
     """The published numbers, without allocating the weights."""
-    g_params, g_stats, d_params, d_stats = jax.eval_shape(state.Pair().init, 0)
+    g_params, g_stats, d_params, d_stats = jax.eval_shape(Pair().init, 0)
     assert networks.parameter_count(g_params) == 192_002_304
     assert networks.parameter_count(d_params) == 11_164_353
     assert networks.parameter_count(g_stats) == 2 * 256 * (16 + 8 + 4 + 2 + 1)
@@ -90,7 +91,7 @@ def test_parameter_counts():
 def test_impossible_sizes_are_refused(sizes, reason):
     """By name and with the reason."""
     with pytest.raises(InputError, match=reason):
-        state.Pair(**{"nz": 4, "ngf": 16, "ndf": 8} | sizes).graphs()
+        Pair(**{"nz": 4, "ngf": 16, "ndf": 8} | sizes).graphs()
 
 
 def test_published_initialisation():
@@ -149,7 +150,7 @@ def _of(net, weights):
 @pytest.mark.parametrize("nc", [1, 2])
 def test_state_dict_keys_are_torchs(nc, torch_facts):
     """Key for key, shape for shape."""
-    pair = state.Pair(nc=nc, nz=20, ngf=16, ndf=8)
+    pair = Pair(nc=nc, nz=20, ngf=16, ndf=8)
     for net, module in zip(("generator", "discriminator"), torch_facts.build(nc, 20, 16, 8), strict=True):
         mine = pytorch_names.to_torch(net, *_of(net, support.pair_weights(pair)))
         theirs = {key: tuple(value.shape) for key, value in module.state_dict().items()}
@@ -161,7 +162,7 @@ def test_state_dict_keys_are_torchs(nc, torch_facts):
 def compare_with_torch(torch_facts, sizes, batch, tolerance):
     """Both networks in both modes on the formula's weights; returns the largest differences."""
     torch = importlib.import_module("torch")
-    pair = state.Pair(**sizes)
+    pair = Pair(**sizes)
     x = support.inputs("compare", batch, sizes)
     found = {}
     for net in ("generator", "discriminator"):
@@ -298,7 +299,7 @@ def test_bfloat16_forward(facts):
     Measured: images 0.8 % without texture noise, logits 1 %. With noise images differ by 7 %, because at the edges of
     the mask bfloat16 decides otherwise in one place in some hundreds, and these weights make the noise strong.
     """
-    pair = state.Pair(**SIZES, dtype="bfloat16")
+    pair = Pair(**SIZES, dtype="bfloat16")
     x = batch_of(0, facts)
     g_params, g_stats, d_params, d_stats = support.pair_weights(PAIR)
     in_bfloat16, in_float32 = (support.forward(p, "generator", True) for p in (pair, PAIR))
@@ -323,7 +324,7 @@ def test_bfloat16_forward(facts):
 
 def test_bfloat16_step(facts):
     """A training step in bfloat16: losses within 2 % of float32's, state float32 throughout."""
-    pair = state.Pair(**SIZES, dtype="bfloat16")
+    pair = Pair(**SIZES, dtype="bfloat16")
     before = state.create(*support.pair_weights(pair), adam=step.Recipe().adam, lr=LR)
     after, metrics = support.advance(pair, PATIENCE)(before, batch_of(0, facts), 0, GATE_LOSS)
     for name in ("loss_d", "loss_g"):

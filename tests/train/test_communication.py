@@ -9,9 +9,9 @@ import jax
 import pytest
 
 from benchmarks import scaling
-from skullgan_jax.train import state
+from skullgan_jax.nets.pair import Pair
 
-PAIR = state.Pair(nz=20, ngf=16, ndf=8)
+PAIR = Pair(nz=20, ngf=16, ndf=8)
 SIZES = json.dumps({"nz": 20, "ngf": 16, "ndf": 8})
 IMAGES = 7  # of a device: a prime that no other size has
 FORMS = [("accelerator", "float32", 8), ("accelerator", "bfloat16", 8)]

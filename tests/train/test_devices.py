@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from skullgan_jax.nets.pair import Pair
+
 STEPS = 5
 METRICS = ("loss_d", "loss_g", "grad_d", "grad_g")
 
@@ -28,7 +30,7 @@ def report(batch_size, *counts):
     from skullgan_jax.train import state, step
     from tests import support
 
-    pair, recipe = state.Pair(nz=20, ngf=16, ndf=8), step.Recipe()
+    pair, recipe = Pair(nz=20, ngf=16, ndf=8), step.Recipe()
     graphs = pair.graphs()
 
     def draw(index):

@@ -12,7 +12,8 @@ import pytest
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import checkpoint
-from skullgan_jax.model import trained as model
+from skullgan_jax.model.load import load
+from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
 from skullgan_jax.train import loop as train
 from skullgan_jax.train import monitor, resume, sharding, state
@@ -88,7 +89,7 @@ def test_whole_run(finished, final_state, records):
     for name in ("curves.png", "progress.png", "slices.png", "config.json", "tensorboard"):
         assert (finished / name).exists(), name
     assert json.loads((finished / "config.json").read_text())["batch_size"] == 4
-    trained = model.load(finished / "model")
+    trained = load(finished / "model")
     assert trained.provenance["step"] == best
     assert trained.standing is not None
     hu, about = np.load(finished / "slices.npy"), json.loads((finished / "slices.json").read_text())
@@ -255,7 +256,7 @@ def test_pretrained_weights_start_a_run(kind, finished, tiny, tmp_path, capfd):
     source = finished / kind
     found, step, said = first_state(tiny(pretrained=str(source), **{"recipe.lr": 2e-3}), tmp_path / "run", capfd)
     assert f"starting from the weights of {source}" in said
-    given = model.load(source)
+    given = load(source)
     assert step == int(found.step) == 0
     for name in ("g_params", "g_stats", "d_params", "d_stats"):
         jax.tree.map(np.testing.assert_array_equal, getattr(found, name), getattr(given, name))
@@ -361,4 +362,4 @@ def test_workdir_that_cannot_be_written(bad, tiny, tmp_path):
 
 def test_recipe_is_the_configs(tiny):
     assert dataclasses.asdict(Recipe(**tiny().recipe)) == tiny().recipe.to_dict()
-    assert train._pair(tiny()) == state.Pair(nc=1, nz=8, ngf=16, ndf=4, dtype="float32")
+    assert train._pair(tiny()) == Pair(nc=1, nz=8, ngf=16, ndf=4, dtype="float32")

@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from skullgan_jax.model import draw
+from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
 from skullgan_jax.train import sharding, state, step
 from tests import support
@@ -30,7 +31,7 @@ def placed(shapes, where):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes)
 
 
-def exported_step(pair: state.Pair, devices: int, platform: str) -> jax.export.Exported:
+def exported_step(pair: Pair, devices: int, platform: str) -> jax.export.Exported:
     """The step on a mesh, its batch divided over the devices, as the training command makes it."""
     mesh, recipe = mesh_of(devices), step.Recipe()
     everywhere, by_image = sharding.everywhere(mesh), sharding.by_image(mesh)
@@ -47,7 +48,7 @@ def exported_step(pair: state.Pair, devices: int, platform: str) -> jax.export.E
     return jax.export.export(run, platforms=[platform])(leaves, {"real": image, "blur": image})
 
 
-def exported_sampler(pair: state.Pair, devices: int, platform: str) -> jax.export.Exported:
+def exported_sampler(pair: Pair, devices: int, platform: str) -> jax.export.Exported:
     """The sampler's program, a batch on each device, weights folded, measures included."""
     mesh = mesh_of(devices)
     run = draw._program(pair, True, Calibration(0, 2734.53), 0.46875, BATCH, mesh)
@@ -58,7 +59,7 @@ def exported_sampler(pair: state.Pair, devices: int, platform: str) -> jax.expor
     return jax.export.export(run, platforms=[platform])(*placed((params, key), sharding.everywhere(mesh)), starts)
 
 
-def layers(pair: state.Pair) -> tuple[list, list]:
+def layers(pair: Pair) -> tuple[list, list]:
     """Input, kernel and output of each convolution of G and of D, e.g. 16x4x4x256, 4x4x256x128, 16x8x8x128."""
 
     def layer(size, taps, cin, cout, scale):
@@ -76,13 +77,13 @@ def layers(pair: state.Pair) -> tuple[list, list]:
     return g, d
 
 
-def step_convolutions(pair: state.Pair) -> set[tuple[str, str]]:
+def step_convolutions(pair: Pair) -> set[tuple[str, str]]:
     """Both operands of every convolution of a step: forward, by the input and by the kernel."""
     g, d = layers(pair)
     return {operands for x, k, y in g + d for operands in ((x, k), (y, k), (x, y))}
 
 
-def step_products(pair: state.Pair) -> set[tuple[str, str]]:
+def step_products(pair: Pair) -> set[tuple[str, str]]:
     """The same of main1, whose input has no gradient, and of D's last layer."""
     z, kernel, x = f"{BATCH}x{pair.nz}", f"{pair.nz}x{256 * pair.ngf}", f"{BATCH}x{256 * pair.ngf}"
     last, column, logits = f"{BATCH}x{256 * pair.ndf}", f"{256 * pair.ndf}x1", f"{BATCH}x1"
@@ -118,7 +119,7 @@ def check(exported, platform: str, dtype: str, devices: int, convolutions: set, 
 @on_accelerators
 @of_cases
 def test_step_lowers(size, dtype, devices, platform):
-    pair = state.Pair(**SIZES[size], dtype=dtype)
+    pair = Pair(**SIZES[size], dtype=dtype)
     exported = exported_step(pair, devices, platform)
     text = check(exported, platform, dtype, devices, step_convolutions(pair), step_products(pair))
     # The two arrays of the batch come in divided, nothing else does.
@@ -133,7 +134,7 @@ def test_step_lowers(size, dtype, devices, platform):
 @on_accelerators
 @of_cases
 def test_sampler_lowers(size, dtype, devices, platform):
-    pair = state.Pair(**SIZES[size], dtype=dtype)
+    pair = Pair(**SIZES[size], dtype=dtype)
     exported = exported_sampler(pair, devices, platform)
     forward = {(x, kernel) for x, kernel, _ in layers(pair)[0]}
     first = (f"{BATCH}x{pair.nz}", f"{pair.nz}x{256 * pair.ngf}")
@@ -148,7 +149,7 @@ def test_program_for_a_gpu_draws_the_same_samples():
 
     A CPU runs it as it is, since nothing in it belongs to a GPU alone.
     """
-    pair = state.Pair(**SIZES["small"])
+    pair = Pair(**SIZES["small"])
     g_params, g_stats, _, _ = support.pair_weights(pair)
     inputs = (g_params, g_stats, draw.key(0), jnp.arange(4))
     generate = draw.generator(pair)

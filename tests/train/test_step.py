@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from skullgan_jax.model import pytorch_names
+from skullgan_jax.nets.pair import Pair
 from skullgan_jax.train import state, step
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_peer  # noqa: E402  (needs torch)
 
-PAIR = state.Pair(nz=20, ngf=16, ndf=8)
+PAIR = Pair(nz=20, ngf=16, ndf=8)
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from skullgan_jax.nets.pair import Pair
 from skullgan_jax.train import losses, state, step
 from tests import support
 
-PAIR = state.Pair(nz=4, ngf=16, ndf=8)
+PAIR = Pair(nz=4, ngf=16, ndf=8)
 SIZES = {"nc": 1, "nz": 4, "ngf": 16, "ndf": 8}
 BATCH = 4  # all as in test_models.py, so that the programs are compiled once
 

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.special
 
 from skullgan_jax.evaluate.measures.chunks import measure
+from skullgan_jax.slices.size import SIZE
 
 _RADIUS_MM = 85.0  # of the outer surface, about that of an adult's vault
 _APEX_ROW = 10.0
@@ -20,7 +21,7 @@ NAMES = ("sdr", "thickness_mm", "mean_hu")
 def _draw(sdr, thickness_mm, table_hu, pixel_mm: float) -> np.ndarray:
     """(N, 128, 128) float32 HU of shells with tables of table_hu and a diploe of sdr * table_hu in the middle."""
     radius = _RADIUS_MM / pixel_mm
-    y, x = np.mgrid[:128, :128].astype(np.float32)
+    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     depth = radius - np.hypot(x - 63.5, y - (_APEX_ROW - 0.5 + radius))  # under the outer surface, in pixels
     thickness = (thickness_mm / pixel_mm)[:, None, None]
     u = np.abs(2 * depth / thickness - 1)  # 0 in the middle, 1 at both surfaces

@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.fft
 
+from skullgan_jax.slices.size import SIZE
+
 RINGS = 64  # 1 to 64 cycles per image
 _FLOOR_HU2 = 1.0  # power per pixel that rounding to whole HU leaves below anything of interest
 _BATCH = 256
@@ -10,7 +12,7 @@ _BATCH = 256
 
 def frequencies(pixel_mm: float) -> np.ndarray:
     """(64,) cycles per mm of the rings."""
-    return np.arange(1, RINGS + 1) / (128 * pixel_mm)
+    return np.arange(1, RINGS + 1) / (SIZE * pixel_mm)
 
 
 def power_db(hu: np.ndarray) -> np.ndarray:

@@ -3,11 +3,11 @@
 import base64
 import html
 import json
-import os
 import pathlib
 
 from skullgan_jax.evaluate.judge import MEASURES, written
 from skullgan_jax.evaluate.measures import compare
+from skullgan_jax.machine import files
 from skullgan_jax.slices import radiology
 
 _GROUPS = {
@@ -26,45 +26,43 @@ _SHORT = {
 }
 
 
-def write(path: pathlib.Path, metrics: dict, files: dict[str, pathlib.Path]) -> None:
+def write(path: pathlib.Path, metrics: dict, images: dict[str, pathlib.Path]) -> None:
     """Writes the page, self-contained.
 
     Args:
       path: of the page.
       metrics: of judge.evaluate.
-      files: of figures.draw.
+      images: of figures.draw.
 
     Raises:
       OSError: it cannot be written.
     """
     parts = [_head(metrics), _verdict(metrics), _notes(metrics)]
     parts.append(
-        _section("Samples", _SAMPLES, _image(files["samples"], "slices of each set, drawn at random, side by side"))
+        _section("Samples", _SAMPLES, _image(images["samples"], "slices of each set, drawn at random, side by side"))
     )
     if "tests" in metrics:
-        body = _image(files["tests"], "each distance relative to two halves of the reals") + _tests(metrics)
+        body = _image(images["tests"], "each distance relative to two halves of the reals") + _tests(metrics)
         parts.append(_section("Every test on one scale", _tests_text(metrics), body))
     parts.append(
         _section(
             "SDR, thickness and intensity",
             "Histograms over slices. Intervals are 95 %, by bootstrap; halves: what two halves of the reals differ by.",
-            _image(files["distributions"], "histograms of radiological numbers") + _radiology(metrics["radiology"]),
+            _image(images["distributions"], "histograms of radiological numbers") + _radiology(metrics["radiology"]),
         )
     )
     if "tests" in metrics:
-        parts.append(_section("Power spectrum", _SPECTRUM, _image(files["spectrum"], "power over spatial frequency")))
+        parts.append(_section("Power spectrum", _SPECTRUM, _image(images["spectrum"], "power over spatial frequency")))
         parts.append(_section("Fidelity and diversity", _fidelity_text(metrics), _fidelity(metrics)))
-        parts.append(_section("t-SNE", _tsne_text(metrics), _image(files["tsne"], "t-SNE map of the sets", "half")))
-    if "classifiers" in files:
-        parts.append(_section("Classifiers", _CLASSIFIERS, _image(files["classifiers"], "accuracies with intervals")))
+        parts.append(_section("t-SNE", _tsne_text(metrics), _image(images["tsne"], "t-SNE map of the sets", "half")))
+    if "classifiers" in images:
+        parts.append(_section("Classifiers", _CLASSIFIERS, _image(images["classifiers"], "accuracies with intervals")))
     if "memorisation" in metrics:
-        body = _image(files["memorisation"], "distances to the nearest training slice", "half")
-        body += _image(files["pairs"], "the closest pairs")
+        body = _image(images["memorisation"], "distances to the nearest training slice", "half")
+        body += _image(images["pairs"], "the closest pairs")
         parts.append(_section("Memorisation", _memorisation_text(metrics["memorisation"]), body))
     parts.append(_definitions(metrics))
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(_PAGE.replace("@BODY@", "\n".join(parts)), encoding="utf-8")
-    os.replace(beside, path)
+    files.write_text(path, _PAGE.replace("@BODY@", "\n".join(parts)))
 
 
 def _section(title: str, text: str, body: str) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import pathlib
 import textwrap
 import zlib
@@ -20,6 +19,7 @@ import numpy as np
 from scipy import stats
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import files
 
 WINDOW = (300.0, 2300.0)  # HU, level 1300, width 2000
 _KEY, _ANSWERS = "skullgan_jax turing key 1", "skullgan_jax turing answers 1"
@@ -102,8 +102,8 @@ def write_page(path, real, fake, *, pixel_mm: float, num: int = 100, seed: int =
             f"{key_path}: is the key of another test, whose answers need it: move it away, or give another path"
         )
     template = pathlib.Path(__file__).with_name("turing.html").read_text(encoding="utf-8")
-    _write(key_path, json.dumps(key, indent=1))
-    _write(path, template.replace("@TEST@", json.dumps(page)))
+    files.write_text(key_path, json.dumps(key, indent=1))
+    files.write_text(path, template.replace("@TEST@", json.dumps(page)))
     return key_path
 
 
@@ -370,12 +370,6 @@ def _percent(share: dict | None) -> str:
 
 def _interval(interval: list | None, form: str) -> str:
     return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
 
 
 def _read(path: pathlib.Path, form: str, what: str) -> dict:

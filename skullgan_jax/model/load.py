@@ -1,0 +1,109 @@
+"""The front door of models: a model directory, a training workdir or a released .pth becomes a Model."""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import safetensors
+
+from skullgan_jax.errors import InputError
+from skullgan_jax.model import checkpoint, directory, pytorch_pair
+from skullgan_jax.model.trained import Model
+from skullgan_jax.nets.pair import Pair
+from skullgan_jax.slices.calibration import Calibration
+
+
+def load(path: str | os.PathLike) -> Model:
+    """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
+
+    Raises:
+      InputError: there is no model, or its files do not fit together.
+    """
+    folder = pathlib.Path(path)
+    if checkpoint.exists(folder):
+        return _from_workdir(folder)
+    if folder.is_file():
+        return pytorch_pair.read(generator=folder)
+    try:
+        model = _from_directory(folder)
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from None
+    except FileNotFoundError as e:
+        raise InputError(
+            f"{path}: no model here ({pathlib.Path(e.filename).name} is missing); "
+            "give a model directory, a training workdir or a .pth"
+        ) from None
+    except (KeyError, TypeError, ValueError, OSError, safetensors.SafetensorError) as e:
+        raise InputError(f"{path}: not a readable model ({type(e).__name__}: {e}); export it again") from None
+    _check_shapes(model, path)
+    return model
+
+
+def _from_directory(folder: pathlib.Path) -> Model:
+    about, networks, standing = directory.read(folder)
+    pair = Pair(**{k: int(about[k]) for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None})
+    pair.graphs()  # refuses sizes that the architecture cannot have
+    g, d = networks["generator"], networks.get("discriminator", {"params": None, "stats": None})
+    tracked = about["batches_tracked"]
+    counted = {"generator": 5, "discriminator": 4}  # how many BatchNorms each has
+    if any(len(tracked[net]) != counted[net] or set(map(type, tracked[net])) != {int} for net in networks):
+        raise ValueError("batches_tracked must be a number for each BatchNorm")
+    return Model(
+        pair=pair,
+        g_params=g["params"],
+        g_stats=g["stats"],
+        d_params=d["params"],
+        d_stats=d["stats"],
+        calibration=Calibration.from_dict(about["calibration"]),
+        pixel_mm=float(about["pixel_mm"]),
+        provenance=about["provenance"],
+        batches_tracked=tracked,
+        standing=standing,
+        folder=folder,
+    )
+
+
+def _check_shapes(model: Model, path) -> None:
+    g_params, g_stats, d_params, d_stats = jax.eval_shape(lambda: model.pair.init(0))
+    if model.d_params is None:
+        d_params, d_stats = None, None
+    expected = (g_params, g_stats, d_params, d_stats, g_stats if model.standing is not None else None)
+    found = (model.g_params, model.g_stats, model.d_params, model.d_stats, model.standing)
+    if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, expected):
+        raise InputError(f"{path}: the weights do not have the shapes that model.json states; export it again")
+
+
+def _without_paths(config: dict) -> dict:
+    """A config to hand out: where somebody's scans lie, and what their folders are called, stays at home."""
+    names = {k: pathlib.Path(config[k]).name for k in ("pretrained", "checkpoint")}
+    return {**config, **names, "data": {**config["data"], "path": pathlib.Path(config["data"]["path"]).name}}
+
+
+def _from_workdir(folder: pathlib.Path) -> Model:
+    checkpoints = checkpoint.Checkpoints(folder, create=False)
+    step = checkpoints.best
+    meta = checkpoints.meta(step)
+    pair = Pair(**meta["pair"])
+    names = ("g_params", "g_stats", "d_params", "d_stats")
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        dict(zip(names, jax.eval_shape(lambda: pair.init(0)), strict=True)),
+    )
+    parts = jax.device_get(checkpoints.restore_parts(step, like))
+    checkpoints.close()
+    return Model(
+        pair=pair,
+        **parts,
+        calibration=Calibration.from_dict(meta["calibration"]),
+        pixel_mm=meta["pixel_mm"],
+        # As PyTorch would have counted: the discriminator sees reals, fakes, and fakes again in a step.
+        batches_tracked={"generator": [step] * 5, "discriminator": [3 * step] * 4},
+        provenance={
+            "workdir": folder.name,
+            "step": step,
+            "config": _without_paths(meta["config"]),
+            "data": meta["data"],
+        },
+    )

@@ -1,0 +1,47 @@
+"""The pair as one thing: its sizes, how its networks are made, what they compute in."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from skullgan_jax.nets import networks, rng
+
+
+def resolve_dtype(name: str) -> str:
+    """What convolutions compute in: of "auto" bfloat16 on GPUs and TPUs, float32 on CPUs."""
+    return name if name != "auto" else "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """The structure of both networks: what runs the weights of a TrainState."""
+
+    nc: int = 1
+    nz: int = 200
+    ngf: int = 256
+    ndf: int = 64
+    dtype: str = "float32"
+
+    def generator(self, rngs: nnx.Rngs, folded: bool = False) -> networks.Generator:
+        return networks.Generator(self.nc, self.nz, self.ngf, dtype=jnp.dtype(self.dtype), folded=folded, rngs=rngs)
+
+    def discriminator(self, rngs: nnx.Rngs) -> networks.Discriminator:
+        return networks.Discriminator(self.nc, self.ndf, dtype=jnp.dtype(self.dtype), rngs=rngs)
+
+    def graphs(self) -> tuple[nnx.GraphDef, nnx.GraphDef]:
+        return networks.structure(self.generator), networks.structure(self.discriminator)
+
+    def init(self, seed: int):
+        """(g_params, g_stats, d_params, d_stats) with the published initialisation. Jittable."""
+        _, *g = networks.split(self.generator(nnx.Rngs(rng.stream(seed, "init generator"))))
+        _, *d = networks.split(self.discriminator(nnx.Rngs(rng.stream(seed, "init discriminator"))))
+        return (*g, *d)
+
+
+def quick_to_compile(f, **options):
+    """jax.jit for what runs once: on a CPU the random numbers of all layers take longer to optimise than to draw."""
+    if jax.default_backend() == "cpu":
+        options["compiler_options"] = {"xla_backend_optimization_level": 0}
+    return jax.jit(f, **options)
