@@ -367,7 +367,7 @@ def test_an_output_that_cannot_be_written(monkeypatch, capsys, tmp_path):
 
 def test_as_users_type_it_without_torch(tmp_path):
     """In a process of its own that cannot import torch; --help is quick, with an example."""
-    code = "import sys; sys.modules['torch'] = None; from skullgan_jax.command.flags import main; main()"
+    code = "import sys; sys.modules['torch'] = None; from skullgan_jax.cli import main; main()"
     arguments = [f"--generator={BOTH['generator']}", f"--output={tmp_path}/m", "--hu_scale=signed"]
     done = subprocess.run(
         [sys.executable, "-c", code, "convert", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -375,7 +375,7 @@ def test_as_users_type_it_without_torch(tmp_path):
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr.startswith(f"wrote {tmp_path}/m, nc=1 nz=4 ngf=16, without a discriminator; the first sampling")
     code = (
-        "import sys; sys.argv[1:] = ['convert', '--help']\nfrom skullgan_jax.command.flags import main\ntry: main()\n"
+        "import sys; sys.argv[1:] = ['convert', '--help']\nfrom skullgan_jax.cli import main\ntry: main()\n"
     )
     code += "finally: assert not {'jax', 'numpy', 'tensorflow'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)

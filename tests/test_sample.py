@@ -420,7 +420,7 @@ def test_no_room(command, small_model, compiled, tmp_path):
 
 
 def test_as_users_type_it():
-    code = "import sys; sys.argv[1:] = ['sample', '--help']\nfrom skullgan_jax.command.flags import main\ntry: main()\n"
+    code = "import sys; sys.argv[1:] = ['sample', '--help']\nfrom skullgan_jax.cli import main\ntry: main()\n"
     code += "finally: assert not {'jax', 'numpy', 'tensorflow'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """Files and folders that under their final name are whole: written beside, flushed to disk, then renamed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       OSError: it cannot be written.
     """
     final, mine = pathlib.Path(path), uuid.uuid4().hex[:8]  # two hosts can have one process id
+    if final.parent.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(final.parent))
     final.parent.mkdir(parents=True, exist_ok=True)
     partial, aside = (final.with_name(f".{final.name}.{mine}.{end}") for end in ("partial", "old"))
     try:
