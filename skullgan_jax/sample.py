@@ -63,9 +63,9 @@ def run(argv: list[str] | None = None) -> None:
 
 
 def _run(flags) -> None:
-    from skullgan_jax.model import draw  # after keep_memory, and not for --help
+    from skullgan_jax.model import draw, select  # after keep_memory, and not for --help
     from skullgan_jax.model.load import load
-    from skullgan_jax.sampling import formats, job, select
+    from skullgan_jax.sampling import formats, job
 
     process, processes = _processes(flags)
     for name, value, least in (

@@ -374,9 +374,7 @@ def test_as_users_type_it_without_torch(tmp_path):
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr.startswith(f"wrote {tmp_path}/m, nc=1 nz=4 ngf=16, without a discriminator; the first sampling")
-    code = (
-        "import sys; sys.argv[1:] = ['convert', '--help']\nfrom skullgan_jax.cli import main\ntry: main()\n"
-    )
+    code = "import sys; sys.argv[1:] = ['convert', '--help']\nfrom skullgan_jax.cli import main\ntry: main()\n"
     code += "finally: assert not {'jax', 'numpy', 'tensorflow'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
