@@ -14,7 +14,6 @@ import pytest
 import skullgan_jax
 from skullgan_jax import convert
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import memory
 from skullgan_jax.model import draw, pytorch_file, pytorch_names, pytorch_pair
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import Pair
@@ -36,7 +35,6 @@ def _quick_to_compile(monkeypatch):
 
 def command(monkeypatch, capsys, **flags):
     """Run the command in this process; its exit status and what it said."""
-    monkeypatch.setattr(memory, "keep_memory", lambda: None)  # starts the process again
     arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()]
     try:
         convert.run(arguments)
