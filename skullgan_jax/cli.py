@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from skullgan_jax.command.flags import fail
+from skullgan_jax.command.flags import fail, typed
 
 USAGE = """usage: skullgan COMMAND [FLAGS]
 
@@ -17,7 +17,12 @@ skullgan COMMAND --help says more."""
 
 
 def main() -> None:
-    """Dispatch to a command's module."""
+    """The command that was typed."""
+    typed(_dispatch, keep_memory=sys.argv[1:2] in (["train"], ["sample"], ["convert"]))
+
+
+def _dispatch() -> None:
+    """Call the command's module."""
     command, *rest = sys.argv[1:] or ["--help"]
     if command in ("--help", "-h"):
         print(USAGE)

@@ -14,10 +14,10 @@ few samples are drawn, whose background tells.
 import json
 import pathlib
 
-from skullgan_jax.command.flags import Parser, refusing
+from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import files, memory
+from skullgan_jax.machine import files
 from skullgan_jax.slices.size import PIXEL_MM
 
 
@@ -45,13 +45,12 @@ def _flags() -> Parser:
 def run(argv: list[str] | None = None) -> None:
     """The command; argv, without the program's name, defaults to that of the process."""
     flags = _flags().parse_args(argv)
-    memory.keep_memory()
     with refusing():
         _run(flags)
 
 
 def _run(flags) -> None:
-    from skullgan_jax.model import pytorch_pair  # after keep_memory, and not for --help
+    from skullgan_jax.model import pytorch_pair  # not for --help
     from skullgan_jax.model.load import load
 
     sources = {net: getattr(flags, net) for net in ("generator", "discriminator") if getattr(flags, net)}
@@ -141,4 +140,4 @@ def _writing(output: pathlib.Path, write_it):
 
 
 if __name__ == "__main__":
-    run()
+    typed(run, keep_memory=True)

@@ -20,9 +20,8 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from skullgan_jax.command.flags import fail
+from skullgan_jax.command.flags import fail, typed
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import memory
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, pictures, the exported model.")
@@ -62,8 +61,6 @@ def _asks_for_help() -> bool:
 
 def run(argv: list[str] | None = None) -> None:
     """The command; argv defaults to sys.argv."""
-    if not any(a.startswith(("--help", "-help")) for a in argv or sys.argv):
-        memory.keep_memory()
     sys.modules["__main__"].__doc__ = __doc__  # what --help shows, also of the console script
     try:
         app.run(_main, argv=argv, flags_parser=_parse)
@@ -72,4 +69,4 @@ def run(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    typed(run, keep_memory=True)

@@ -19,7 +19,7 @@ import os
 import pathlib
 import sys
 
-from skullgan_jax.command.flags import GOES_ON, Parser, refusing
+from skullgan_jax.command.flags import GOES_ON, Parser, refusing, typed
 from skullgan_jax.errors import InputError
 
 REGIONS = ("frontal", "side", "occipital")
@@ -117,4 +117,4 @@ def _numbers(name: str, text: str, count: int) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    run()
+    typed(run)

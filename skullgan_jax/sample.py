@@ -15,9 +15,8 @@ use only.
 
 import os
 
-from skullgan_jax.command.flags import GOES_ON, Parser, refusing
+from skullgan_jax.command.flags import GOES_ON, Parser, refusing, typed
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import memory
 
 FORMATS = ("npy", "zarr", "nifti", "dicom", "png")
 
@@ -57,15 +56,14 @@ def _flags() -> Parser:
 def run(argv: list[str] | None = None) -> None:
     """The command; argv, without the program's name, defaults to that of the process."""
     flags = _flags().parse_args(argv)
-    memory.keep_memory()
     with refusing(GOES_ON):
         _run(flags)
 
 
 def _run(flags) -> None:
-    from skullgan_jax.model import draw  # after keep_memory, and not for --help
+    from skullgan_jax.model import draw, select  # not for --help
     from skullgan_jax.model.load import load
-    from skullgan_jax.sampling import formats, job, select
+    from skullgan_jax.sampling import formats, job
 
     process, processes = _processes(flags)
     for name, value, least in (
@@ -127,4 +125,4 @@ def _processes(flags) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    run()
+    typed(run, keep_memory=True)

@@ -78,7 +78,11 @@ def start(compiled):
         args = [f"--config={ROOT}/configs/skull.py:demo", f"--workdir={workdir}", *flags]
         command = ["-m", "skullgan_jax.main", *args]
         if code:
-            command = ["-c", f"{code}\nfrom skullgan_jax.main import run\nrun()", *args]
+            command = [
+                "-c",
+                f"{code}\nfrom skullgan_jax.command.flags import typed\nfrom skullgan_jax.main import run\ntyped(run)",
+                *args,
+            ]
         environment = os.environ | {
             "JAX_COMPILATION_CACHE_DIR": compiled,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -14,7 +14,6 @@ import pytest
 import skullgan_jax
 from skullgan_jax import convert
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import memory
 from skullgan_jax.model import draw, pytorch_file, pytorch_names, pytorch_pair
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import Pair
@@ -36,7 +35,6 @@ def _quick_to_compile(monkeypatch):
 
 def command(monkeypatch, capsys, **flags):
     """Run the command in this process; its exit status and what it said."""
-    monkeypatch.setattr(memory, "keep_memory", lambda: None)  # starts the process again
     arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()]
     try:
         convert.run(arguments)
@@ -374,9 +372,7 @@ def test_as_users_type_it_without_torch(tmp_path):
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr.startswith(f"wrote {tmp_path}/m, nc=1 nz=4 ngf=16, without a discriminator; the first sampling")
-    code = (
-        "import sys; sys.argv[1:] = ['convert', '--help']\nfrom skullgan_jax.cli import main\ntry: main()\n"
-    )
+    code = "import sys; sys.argv[1:] = ['convert', '--help']\nfrom skullgan_jax.cli import main\ntry: main()\n"
     code += "finally: assert not {'jax', 'numpy', 'tensorflow'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

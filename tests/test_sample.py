@@ -19,7 +19,6 @@ from matplotlib import pyplot as plt
 import skullgan_jax
 from skullgan_jax import sample
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import memory
 from skullgan_jax.model import draw
 from skullgan_jax.sampling import formats
 from skullgan_jax.sampling.store import Store
@@ -43,7 +42,6 @@ def measures(small_model):
 @pytest.fixture
 def command(small_model, monkeypatch, capsys):
     """A function of flags: exit status and lines on stderr of the command, in shards of 16."""
-    monkeypatch.setattr(memory, "keep_memory", lambda: None)
 
     def run(**flags):
         flags = {"model": small_model, "seed": SEED, "shard": 16} | flags

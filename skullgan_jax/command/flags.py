@@ -7,21 +7,43 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from typing import NoReturn
 
 from skullgan_jax.command.progress import complain
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import memory
 
 GOES_ON = "interrupted; give the same command again, and it goes on where it was"
 
 
-def fail(error: Exception | str) -> NoReturn:
-    """One line on stderr, exit 2."""
+def typed(run: Callable[[], object], *, keep_memory: bool = False) -> None:
+    """Run a command as it was typed: the process is its own. A command's `run(argv)`, called from Python, changes none.
+
+    Args:
+      run: the command.
+      keep_memory: start the process again first, see memory.keep_memory.
+    """
+    if keep_memory:
+        memory.keep_memory()
+    try:
+        run()
+    except SystemExit as ended:
+        if ended.code == 2:
+            _say_no_more()
+        raise
+
+
+def _say_no_more() -> None:
     # Libraries that are torn down in the middle of their work warn of that, or raise where nobody listens.
     warnings.simplefilter("ignore")
     sys.unraisablehook = threading.excepthook = lambda _: None
     # The last of it comes when the hooks themselves are gone.
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
+
+
+def fail(error: Exception | str) -> NoReturn:
+    """One line on stderr, exit 2."""
     complain(error)
     sys.exit(2)
 

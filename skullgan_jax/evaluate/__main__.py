@@ -19,7 +19,7 @@ import os
 import pathlib
 import shutil
 
-from skullgan_jax.command.flags import Parser, refusing
+from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files
@@ -167,4 +167,4 @@ def _score(flags) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    typed(run)

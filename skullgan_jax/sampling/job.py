@@ -17,10 +17,10 @@ import numpy as np
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import draw
+from skullgan_jax.model.select import Selection, Where, in_words
 from skullgan_jax.model.trained import Model
 from skullgan_jax.nets.pair import resolve_dtype
 from skullgan_jax.sampling import formats
-from skullgan_jax.sampling.select import Selection, Where, in_words
 from skullgan_jax.sampling.store import FORMAT, Store
 from skullgan_jax.slices import radiology
 from skullgan_jax.version import __version__

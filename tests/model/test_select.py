@@ -5,7 +5,7 @@ import pytest
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.model.draw import Samples
-from skullgan_jax.sampling.select import Selection, Where, in_words
+from skullgan_jax.model.select import Selection, Where, in_words
 from skullgan_jax.slices import radiology
 
 NAN = np.nan

@@ -1,0 +1,54 @@
+"""What a command may do to its process: all of it where it was typed, nothing where Python calls it."""
+
+import atexit
+import os
+import sys
+import threading
+import warnings
+
+import pytest
+
+from skullgan_jax import cli, convert, sample
+from skullgan_jax.machine import memory
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """What was done to the process; neither a restart nor the hooks of its end come to pass."""
+    done = []
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.39"))
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(os, "execv", lambda *_: done.append("started again"))
+    monkeypatch.setattr(atexit, "register", lambda _: done.append("stderr closed"))
+    monkeypatch.setattr(warnings, "simplefilter", lambda _: done.append("no warnings"))
+    for module, name in ((sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    yield done
+    os.environ.pop("GLIBC_TUNABLES", None)
+
+
+@pytest.mark.parametrize("command", [sample, convert])
+def test_a_call_from_python_leaves_the_process_alone(command, done, capsys):
+    hooks = sys.unraisablehook, threading.excepthook
+    with pytest.raises(SystemExit) as ended:
+        command.run(["--no_such_flag"])
+    assert (ended.value.code, capsys.readouterr().err.count("error: ")) == (2, 1)
+    assert (done, hooks) == ([], (sys.unraisablehook, threading.excepthook))
+    assert "GLIBC_TUNABLES" not in os.environ
+
+
+@pytest.mark.parametrize(("name", "again"), [("sample", True), ("convert", True), ("prepare", False)])
+def test_a_typed_command_owns_its_process(name, again, done, monkeypatch, capsys):
+    """It starts again where it allocates much, and when it has failed nothing is said after its one line."""
+    monkeypatch.setattr(sys, "argv", ["skullgan", name, "--no_such_flag"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().err.count("error: ")) == (2, 1)
+    assert done == again * ["started again"] + ["no warnings", "stderr closed"]
+    assert ("hugetlb" in os.environ.get("GLIBC_TUNABLES", "")) == again
+
+
+def test_what_ends_well_says_what_it_likes(done, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["skullgan", "--help"])
+    cli.main()
+    assert (done, capsys.readouterr().err) == ([], "")
