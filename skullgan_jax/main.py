@@ -23,6 +23,7 @@ from ml_collections import config_flags
 from skullgan_jax.command.flags import fail
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import memory
+from skullgan_jax.train import config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, pictures, the exported model.")
@@ -41,7 +42,7 @@ def _main(_) -> None:
 def _parse(argv: list[str]) -> list[str]:
     """Flags of argv, or one line and exit 2."""
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(config.found(argv))
         for flag in ("config", "workdir"):
             if not flags.FLAGS[flag].value and not _asks_for_help():
                 raise flags.Error(f"--{flag} is missing; see --help")
