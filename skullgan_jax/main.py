@@ -20,8 +20,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from skullgan_jax.command.flags import fail
-from skullgan_jax.errors import InputError
+from skullgan_jax.command.flags import fail, refusing
 from skullgan_jax.machine import memory
 from skullgan_jax.train import config
 
@@ -66,10 +65,8 @@ def run(argv: list[str] | None = None) -> None:
     if not any(a.startswith(("--help", "-help")) for a in argv or sys.argv):
         memory.keep_memory()
     sys.modules["__main__"].__doc__ = __doc__  # what --help shows, also of the console script
-    try:
+    with refusing():
         app.run(_main, argv=argv, flags_parser=_parse)
-    except InputError as error:
-        fail(error)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Packages that may be missing: light.txt is what sampling needs, `pip install skullgan_jax` brings the rest."""
 
-import importlib
+import importlib.util
 
 from skullgan_jax.errors import InputError
 
@@ -22,6 +22,11 @@ def need(module: str, extra: str = ""):
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise InputError(missing(error.name or module, extra)) from None
+
+
+def there(module: str) -> bool:
+    """Whether a module can be imported."""
+    return importlib.util.find_spec(module) is not None
 
 
 def missing(module: str, extra: str = "") -> str:
