@@ -20,8 +20,8 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from skullgan_jax.command.flags import fail, typed
-from skullgan_jax.errors import InputError
+from skullgan_jax.command.flags import fail, refusing, typed
+from skullgan_jax.train import config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, pictures, the exported model.")
@@ -40,7 +40,7 @@ def _main(_) -> None:
 def _parse(argv: list[str]) -> list[str]:
     """Flags of argv, or one line and exit 2."""
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(config.found(argv))
         for flag in ("config", "workdir"):
             if not flags.FLAGS[flag].value and not _asks_for_help():
                 raise flags.Error(f"--{flag} is missing; see --help")
@@ -62,10 +62,8 @@ def _asks_for_help() -> bool:
 def run(argv: list[str] | None = None) -> None:
     """The command; argv defaults to sys.argv."""
     sys.modules["__main__"].__doc__ = __doc__  # what --help shows, also of the console script
-    try:
+    with refusing():
         app.run(_main, argv=argv, flags_parser=_parse)
-    except InputError as error:
-        fail(error)
 
 
 if __name__ == "__main__":

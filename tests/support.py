@@ -3,6 +3,7 @@
 The formula makes tests/data/torch_facts.npz small: the file holds what torch answers, not what it was asked.
 """
 
+import contextlib
 import functools
 import zlib
 
@@ -14,9 +15,21 @@ from skullgan_jax.nets import networks
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.train import step
 
+
+def _known(options: dict) -> dict:
+    """Those of the options that the installed XLA has: their names come and go."""
+    trial = jax.jit(lambda: 0).lower()
+    known = {}
+    for name, value in options.items():
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # no such compile option
+            trial.compile({name: value})
+            known[name] = value
+    return known
+
+
 # The tiny nets of the tests run for milliseconds; a CPU's optimiser would take ten times as long as they do, and the
 # emitters of fused loops, without it, as long again.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+QUICK = _known({"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False})
 quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from skullgan_jax.command.progress import complain
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import memory
+from skullgan_jax.machine import extras, memory
 
 GOES_ON = "interrupted; give the same command again, and it goes on where it was"
 
@@ -50,11 +50,15 @@ def fail(error: Exception | str) -> NoReturn:
 
 @contextlib.contextmanager
 def refusing(interrupted: str = "interrupted"):
-    """What a user can change, and Ctrl-C, end the command with one line and exit 2."""
+    """What a user can change, a package to install, and Ctrl-C, end the command with one line and exit 2."""
     try:
         yield
     except InputError as error:
         fail(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in extras.LEFT_OUT:
+            raise
+        fail(extras.missing(error.name))
     except KeyboardInterrupt:
         fail(interrupted)
 

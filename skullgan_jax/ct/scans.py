@@ -5,6 +5,7 @@ and unevenly spaced: every slice has its own position, and is a true plane whate
 """
 
 import dataclasses
+import gzip
 import hashlib
 import re
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from skullgan_jax.errors import InputError
 
 AIR = -1024  # HU; padding outside the field of view is stored as anything below
 _AT_ONCE = 16  # slices of a compressed volume; each is unpacked from where the last one ended
+_PIECE = 1 << 20  # bytes of one that are unpacked at a time
 _FEWEST = 3  # slices; the lean of the surface needs neighbours
 
 
@@ -230,8 +232,10 @@ def _volume(image, shape: tuple[int, ...]) -> tuple[np.ndarray, float, float]:
       InputError: NaN or infinite values, without the name of the file.
     """
     proxy = image.dataobj
-    if proxy.dtype.itemsize <= 2 or not str(proxy.file_like).endswith(".gz"):
+    if not str(proxy.file_like).endswith(".gz"):
         return np.asanyarray(proxy.get_unscaled()).reshape(shape), proxy.slope, proxy.inter
+    if proxy.dtype.itemsize <= 2:
+        return _unpacked(proxy).reshape(shape), proxy.slope, proxy.inter
     hu, limits = np.empty(shape, np.int16, "F"), np.iinfo(np.int16)
     for first in range(0, shape[2], _AT_ONCE):
         part = np.asarray(proxy[:, :, first : first + _AT_ONCE]).reshape(*shape[:2], -1)
@@ -239,6 +243,24 @@ def _volume(image, shape: tuple[int, ...]) -> tuple[np.ndarray, float, float]:
             raise InputError("NaN or infinite values; export it again")
         hu[:, :, first : first + _AT_ONCE] = np.rint(part).clip(limits.min, limits.max)
     return hu, 1.0, 0.0
+
+
+def _unpacked(proxy) -> np.ndarray:
+    """The stored values of a compressed NIfTI, read in pieces: in one, Python 3.12 holds them three times.
+
+    Raises:
+      EOFError: the file is too short.
+    """
+    stored = np.empty(proxy.shape, proxy.dtype, "F")
+    rest = stored.T.reshape(-1).view(np.uint8).data
+    with gzip.open(proxy.file_like) as file:
+        file.seek(proxy.offset)
+        while rest:
+            read = file.readinto(rest[:_PIECE])
+            if not read:
+                raise EOFError(f"{len(rest)} bytes are missing")
+            rest = rest[read:]
+    return stored
 
 
 def npy(path, subject: str, spacing: tuple[float, float, float] | None) -> Scan:

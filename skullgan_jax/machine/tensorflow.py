@@ -1,13 +1,18 @@
 """TensorFlow's import: it takes seconds, and only what trains or reads TFDS needs it."""
 
-import importlib
 import logging
 import os
 import sys
 
+from skullgan_jax.machine.extras import need
+
 
 def import_tensorflow():
-    """TensorFlow, quiet at start-up and blind to accelerators: those belong to JAX."""
+    """TensorFlow, quiet at start-up and blind to accelerators: those belong to JAX.
+
+    Raises:
+      InputError: it is not installed.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" not in sys.modules:
         # What its C++ logs while it is loaded (which instructions it found) heeds no setting.
@@ -15,7 +20,7 @@ def import_tensorflow():
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         try:
-            importlib.import_module("tensorflow")
+            need("tensorflow")
         finally:
             os.dup2(kept, 2)
             os.close(kept)

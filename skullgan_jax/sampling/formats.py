@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import extras
 from skullgan_jax.model.draw import Samples
 from skullgan_jax.slices import pictures, radiology
 from skullgan_jax.slices.calibration import Calibration
@@ -91,7 +92,8 @@ def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> Non
     """
     path = pathlib.Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    endings = (".csv", ".json") if form == "png" else (".csv", ".png", ".json")
+    look = form != "png" and extras.there("matplotlib")  # a light install draws samples and no picture of them
+    endings = (".csv", ".png", ".json") if look else (".csv", ".json")
     finals = [_beside(output, ending) for ending in endings] + [path]
     mine = uuid.uuid4().hex[:8]  # another process may be at the same; two hosts can have one process id
     partial = {final: final.with_name(f".{final.name}.{mine}.partial") for final in finals}
@@ -102,7 +104,7 @@ def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> Non
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["index", *radiology.NAMES])
             _WRITERS[form](partial[path], _noted(blocks, rows, first), about)
-        if form != "png":
+        if look:
             title = f"first {len(first)} of {about['num']} samples"
             pictures.grid(picture, np.array(first), Calibration.from_dict(about["calibration"]), title=title)
         sidecar.write_text(json.dumps(about | {"output": path.name, "bytes": _size(partial[path])}, indent=1) + "\n")

@@ -1,20 +1,18 @@
-"""Figures of a run: sample grids, loss curves and the progress of the generator."""
+"""Figures of a run: sample grids, loss curves and the progress of the generator.
+
+matplotlib is imported where a figure is drawn: who only samples may not have it.
+"""
 
 import pathlib
 
-import matplotlib
+import numpy as np
 
 from skullgan_jax.machine import files
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-import numpy as np
 
 
 def _save(figure, path) -> None:
     with files.whole(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
-    plt.close(figure)
 
 
 def sheet(hu, columns: int):
@@ -30,10 +28,13 @@ def sheet(hu, columns: int):
 
 def contact_sheet(path, hu, columns: int, *, window: tuple[float, float], text: str) -> None:
     """Slices (N, 128, 128) in HU as an 8-bit PNG, a pixel for a pixel; the text goes into the file."""
+    import matplotlib
+    from matplotlib import image
+
     low, high = window
     page = sheet(np.asarray(hu, np.float32), columns)
-    colours = plt.get_cmap("gray").with_extremes(bad="white")
-    plt.imsave(path, page, cmap=colours, vmin=low, vmax=high, format="png", metadata={"Description": text})
+    colours = matplotlib.colormaps["gray"].with_extremes(bad="white")
+    image.imsave(path, page, cmap=colours, vmin=low, vmax=high, format="png", metadata={"Description": text})
 
 
 def _units(calibration) -> str:
@@ -42,10 +43,14 @@ def _units(calibration) -> str:
 
 def grid(path, hu, calibration, *, title: str, columns: int = 4) -> None:
     """Slices (N, 128, 128) in HU as a contact sheet with a colour bar; values below 0 HU show as black."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
     page = sheet(np.asarray(hu, np.float32), columns)
     height = 7.0 * page.shape[0] / page.shape[1] + 0.5
-    figure, axes = plt.subplots(figsize=(8, height), layout="constrained")
-    colours = plt.get_cmap("gray").with_extremes(bad="white")
+    figure = Figure(figsize=(8, height), layout="constrained")
+    axes = figure.subplots()
+    colours = matplotlib.colormaps["gray"].with_extremes(bad="white")
     drawn = axes.imshow(page, cmap=colours, vmin=max(0, calibration.hu_min), vmax=calibration.hu_max)
     axes.set_axis_off()
     axes.set_title(title, fontsize=10)
@@ -55,9 +60,12 @@ def grid(path, hu, calibration, *, title: str, columns: int = 4) -> None:
 
 def curves(path, records: list[dict]) -> None:
     """Losses, D's mean outputs, learning rates and the checkpoint metric over steps."""
+    from matplotlib.figure import Figure
+
     steps = [r for r in records if "loss_d" in r]
     judged = [r for r in records if "swd" in r]
-    figure, axes = plt.subplots(4, 1, figsize=(8, 10), sharex=True, layout="constrained")
+    figure = Figure(figsize=(8, 10), layout="constrained")
+    axes = figure.subplots(4, 1, sharex=True)
     for row, names, label in (
         (axes[0], (("loss_d", "D"), ("loss_g", "G")), "loss"),
         (axes[1], (("d_real", "D(x)"), ("d_fake", "D(G(z))")), "mean output of D"),
@@ -79,12 +87,16 @@ def curves(path, records: list[dict]) -> None:
 
 def progress(path, grids: list[pathlib.Path], *, most: int = 8) -> None:
     """The same fixed latents through training: up to `most` of the saved grids side by side."""
+    from matplotlib import image
+    from matplotlib.figure import Figure
+
     chosen = [grids[i] for i in sorted({round(i) for i in np.linspace(0, len(grids) - 1, most)})]
     columns = min(4, len(chosen))
     rows = -(-len(chosen) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 4 * rows), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(4 * columns, 4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, file in zip(axes.flat, chosen, strict=False):
-        axis.imshow(plt.imread(file))
+        axis.imshow(image.imread(file))
     _save(figure, path)
