@@ -1,32 +1,21 @@
 """The training loop. It knows nothing of losses; the step knows nothing of it."""
 
-import dataclasses
 import pathlib
 import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from skullgan_jax.command.progress import Progress, say
+from skullgan_jax.command.progress import say
 from skullgan_jax.data.batches import batches, num_steps_per_epoch
-from skullgan_jax.data.open import open_data
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files, memory
-from skullgan_jax.model import checkpoint, draw
-from skullgan_jax.model.load import load
-from skullgan_jax.nets import rng
-from skullgan_jax.nets.pair import Pair, resolve_dtype
+from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed, lock
-from skullgan_jax.sampling import formats, job
 from skullgan_jax.slices.size import SIZE
-from skullgan_jax.train import curves, monitor, resume, sharding, state
-from skullgan_jax.train import swd as metrics
-from skullgan_jax.train.step import Recipe, make_train_step
-from skullgan_jax.version import __version__
-
-_BLOCK = 256  # final slices that are drawn before they are written
+from skullgan_jax.train import finish, judge, monitor, resume, setup, sharding, state, trace
+from skullgan_jax.train.step import make_train_step
 
 
 def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
@@ -44,7 +33,9 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
       InputError: one line on what the user can change.
     """
     workdir = pathlib.Path(workdir)
-    pair, recipe, data, meta = distributed.agree(lambda: _prepare(config), same=lambda found: _identity(found[3]))
+    pair, recipe, data, meta = distributed.agree(
+        lambda: setup.prepare(config), same=lambda found: setup.identity(found[3])
+    )
     own = distributed.agree(lambda: lock.Lock(workdir) if distributed.is_first() else None)
     nonce = distributed.from_first("lock", own and own.nonce)
     distributed.agree(lambda: lock.check_shared(workdir, nonce))
@@ -54,40 +45,6 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
     finally:
         if own:
             own.release()
-
-
-def _prepare(config):
-    """What can be wrong with a config and its data, before anything is made: (pair, recipe, data, meta)."""
-    num = jax.device_count()
-    pair, recipe = _pair(config), Recipe(**config.recipe)
-    if config.batch_size < 2 or config.batch_size % num:
-        raise InputError(
-            f"--config.batch_size={config.batch_size}: must be 2 or more and divisible by the "
-            f"{num} devices{_of_processes()}; try {max(2, num * round(config.batch_size / num), num)}"
-        )
-    at_least_1 = ("epochs", "data.num", "log_every", "sample_every", "checkpoint_every", "judge_slices")
-    values = resume.flat(config.to_dict())
-    for name, least in (*((name, 1) for name in at_least_1), ("seed", 0), ("final_slices", 0)):
-        if values[name] < least:
-            raise InputError(f"--config.{name}={values[name]}: must be {least} or more")
-    data = open_data(config.data, config.seed)
-    num_steps_per_epoch(len(data.images), config.batch_size)
-    meta = {
-        "config": config.to_dict(),
-        "pair": dataclasses.asdict(pair),
-        "data": {"name": data.name, "num": len(data.images), "fingerprint": data.fingerprint},
-        "calibration": data.calibration.to_dict(),
-        "pixel_mm": data.pixel_mm,
-        "version": __version__,
-    }
-    return pair, recipe, data, meta
-
-
-def _identity(meta: dict) -> dict:
-    """What the processes of a job must have in common; where their copies of the data lie may differ."""
-    about = resume.flat({k: meta[k] for k in ("config", "data", "calibration", "version")})
-    versions = {"jax": jax.__version__, "devices of a process": jax.local_device_count()}
-    return {k: v for k, v in about.items() if k != "config.data.path"} | versions
 
 
 def _cache_compiled(workdir: pathlib.Path) -> None:
@@ -115,10 +72,10 @@ def _train(config, workdir, pair, recipe, data, meta, profile, stop) -> None:
         out_shardings=(layout, everywhere),
         donate_argnums=0,
     )
-    grid_fn, judge_fn = _grid_and_judge(config, pair, data)
+    grid_fn, judge_fn = judge.grid_and_judge(config, pair, data)
     say(
         f"{len(data.images)} {data.name} images, calibration {data.calibration.hu_min:g} to "
-        f"{data.calibration.hu_max:g} -> [-1, 1]; {_hardware()}, {pair.dtype}; "
+        f"{data.calibration.hu_max:g} -> [-1, 1]; {setup.hardware()}, {pair.dtype}; "
         f"{steps_per_epoch} steps per epoch of batch {config.batch_size}, {total} in all"
     )
     if start < total:
@@ -144,7 +101,7 @@ def _train(config, workdir, pair, recipe, data, meta, profile, stop) -> None:
         log_every=config.log_every,
     )
     stop = distributed.Stop(stop)
-    tracer = monitor.Tracer(workdir / "profile", start) if profile and distributed.is_first() else None
+    tracer = trace.Tracer(workdir / "profile", start) if profile and distributed.is_first() else None
 
     def save(step, judged: bool):
         watch.flush()  # a NaN among the steps so far stops the run before it is saved
@@ -207,7 +164,7 @@ def _train(config, workdir, pair, recipe, data, meta, profile, stop) -> None:
         checkpoints.close()
         return
     try:
-        _finish(config, workdir, checkpoints)
+        finish.finish(config, workdir, checkpoints)
     except OSError as error:
         raise _cannot_write(workdir, error, checkpoints) from error
 
@@ -226,18 +183,6 @@ def _cannot_write(workdir, error: OSError, checkpoints) -> InputError:
     )
 
 
-def _pair(config) -> Pair:
-    fields = config.model.to_dict()
-    fields["dtype"] = resolve_dtype(fields["dtype"])
-    if fields["dtype"] not in ("float32", "bfloat16"):
-        raise InputError(f"--config.model.dtype={fields['dtype']}: give auto, float32 or bfloat16")
-    if fields["nc"] != 1:
-        raise InputError(f"--config.model.nc={fields['nc']}: the data have one channel; give 1")
-    pair = Pair(**fields)
-    pair.graphs()  # refuses sizes that the architecture cannot have
-    return pair
-
-
 def _compile(step_fn, now, batch_size: int, by_image):
     """Compile before the clock of the progress line starts, and say how long that took and what a step needs."""
     started = time.monotonic()
@@ -250,54 +195,3 @@ def _compile(step_fn, now, batch_size: int, by_image):
     say(f"compiled the step in {time.monotonic() - started:.0f} s{needed}")
     memory.release_memory()
     return compiled
-
-
-def _hardware() -> str:
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind}{_of_processes()}"
-
-
-def _of_processes() -> str:
-    return f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-
-
-def _grid_and_judge(config, pair, data):
-    """Two functions of the generator's weights: a grid of samples from fixed latents, and the checkpoint metric."""
-    generate = draw.generator(pair)
-    num = -(-min(config.judge_slices, len(data.images)) // draw.BATCH) * draw.BATCH
-    chosen = np.linspace(0, len(data.images) - 1, num).astype(int)
-    reals = data.calibration.to_unit(np.stack([data.images[i] for i in chosen]))
-    swd = jax.jit(metrics.swd)
-
-    def drawn(params, stats, stream, start):
-        indices = start + jnp.arange(draw.BATCH)
-        return generate(params, stats, rng.stream(config.seed, stream), indices)
-
-    def grid(params, stats):
-        return drawn(params, stats, "grid", 0)
-
-    def judge(params, stats):
-        fakes = [drawn(params, stats, "judge", i)[..., 0] for i in range(0, num, draw.BATCH)]
-        return swd(rng.stream(config.seed, "swd"), reals, jnp.concatenate(fakes))
-
-    return grid, judge
-
-
-def _finish(config, workdir, checkpoints) -> None:
-    """Curve, progress picture, exported model and sample slices of the best checkpoint."""
-    curves.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"))
-    curves.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
-    best = checkpoints.best
-    checkpoints.close()
-    trained = load(workdir)
-    trained.compute_standing()
-    trained.save(workdir / "model")
-    say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
-    if not config.final_slices:
-        return
-    drawn = trained.sampler(seed=config.seed).ranges(
-        ((i, min(i + _BLOCK, config.final_slices)) for i in range(0, config.final_slices, _BLOCK)),
-        Progress("sampled", config.final_slices, "slices"),
-    )
-    about = job.describe(trained, model=workdir.name, seed=config.seed) | {"num": config.final_slices}
-    formats.write("npy", str(workdir / "slices.npy"), drawn, about)
-    say(f"wrote {workdir / 'slices.npy'}; look at {workdir / 'slices.png'}, progress.png and curves.png beside it")

@@ -9,7 +9,6 @@ from jax import lax
 
 from skullgan_jax.nets import networks, rng
 from skullgan_jax.nets.pair import Pair
-from skullgan_jax.train.losses import bce
 from skullgan_jax.train.state import TrainState
 
 
@@ -52,6 +51,15 @@ def gaussian_blur(x, sigma):
         before, middle, after = (lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(3))
         x = side * (before + after) + centre * middle
     return x
+
+
+def bce(logits, target: float):
+    """Binary cross-entropy of logits (B,) against one target in [0, 1]: a float32 scalar, the mean over the batch.
+
+    The original applies BCE to sigmoid outputs in float32, which saturate beyond |logit| of about 15; this is the same
+    number without the saturation.
+    """
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, jnp.float32(target)))
 
 
 def adversarial_step(
