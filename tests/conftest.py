@@ -101,10 +101,10 @@ def start(compiled):
 @pytest.fixture(scope="session")
 def _programs_traced_once():
     """The loop makes its programs anew at each call; tests of the same one need not trace it again."""
-    from skullgan_jax.train import judge, loop
+    from skullgan_jax.train import judge, program
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(loop, "make_train_step", functools.cache(loop.make_train_step))
+    patch.setattr(program, "make_train_step", functools.cache(program.make_train_step))
     known, make = {}, judge.grid_and_judge
 
     def grid_and_judge(config, pair, data):

@@ -5,6 +5,7 @@ Two are kept in <workdir>/checkpoints: the latest, from which the run resumes ex
 being written.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -22,7 +23,6 @@ class Checkpoints:
     """The checkpoints of one workdir; a step is how many steps were done when it was saved."""
 
     def __init__(self, workdir: str | os.PathLike, *, create: bool = True):
-        _tell_a_failed_save_once()
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
@@ -112,12 +112,24 @@ class Checkpoints:
         self._manager.close()
 
 
-def _tell_a_failed_save_once() -> None:
-    """By the exception: libraries log it, too, and TensorStore prints that its other writes find nobody waiting."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if getattr(sys.unraisablehook, "func", None) is not _unraisable:
-        sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
+@contextlib.contextmanager
+def failures_told_once():
+    """Where checkpoints are saved, a failure is told by the exception alone.
+
+    Libraries log it, too, and TensorStore prints that its other writes find nobody waiting; for as long as this lasts
+    they are not heard.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = functools.partial(_unraisable, hook)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _unraisable(others, event) -> None:

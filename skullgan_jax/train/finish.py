@@ -8,12 +8,10 @@ from skullgan_jax.train import curves, monitor
 _BLOCK = 256  # slices that are drawn before they are written
 
 
-def finish(config, workdir, checkpoints) -> None:
-    """Curve, progress picture, exported model and sample slices of the best checkpoint."""
+def finish(config, workdir, best: int) -> None:
+    """Curves, progress picture, exported model and sample slices of the best checkpoint, which is of step `best`."""
     curves.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"))
     curves.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
-    best = checkpoints.best
-    checkpoints.close()
     trained = load(workdir)
     trained.compute_standing()
     trained.save(workdir / "model")

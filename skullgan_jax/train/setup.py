@@ -1,11 +1,14 @@
 """What can be wrong with a run before anything is made, and what it is."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax
+import numpy as np
+from ml_collections import ConfigDict
 
-from skullgan_jax.data.batches import num_steps_per_epoch
-from skullgan_jax.data.open import open_data
+from skullgan_jax.data.batches import batches, num_steps_per_epoch
+from skullgan_jax.data.open import Dataset, open_data
 from skullgan_jax.errors import InputError
 from skullgan_jax.nets.pair import Pair, resolve_dtype
 from skullgan_jax.train import resume
@@ -13,8 +16,53 @@ from skullgan_jax.train.step import Recipe
 from skullgan_jax.version import __version__
 
 
-def prepare(config):
-    """What can be wrong with a config and its data, before anything is made: (pair, recipe, data, meta)."""
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run that nothing stands against.
+
+    Attributes:
+      config: see configs/skull.py.
+      pair: the networks.
+      recipe: the numbers of the step.
+      data: the slices.
+      meta: JSON, what a checkpoint has besides the state.
+    """
+
+    config: ConfigDict
+    pair: Pair
+    recipe: Recipe
+    data: Dataset
+    meta: dict
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return num_steps_per_epoch(len(self.data.images), self.config.batch_size)
+
+    @property
+    def total(self) -> int:
+        """Steps of the run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    def batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+        """What this process has of the batches from a step on."""
+        return batches(
+            self.data.images,
+            self.data.calibration,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            start_step=start,
+            num_steps=self.total,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+
+def prepare(config) -> Plan:
+    """The plan of a config, before anything is made.
+
+    Raises:
+      InputError: what is wrong with it or its data.
+    """
     num = jax.device_count()
     pair, recipe = make_pair(config), Recipe(**config.recipe)
     if config.batch_size < 2 or config.batch_size % num:
@@ -28,7 +76,7 @@ def prepare(config):
         if values[name] < least:
             raise InputError(f"--config.{name}={values[name]}: must be {least} or more")
     data = open_data(config.data, config.seed)
-    num_steps_per_epoch(len(data.images), config.batch_size)
+    num_steps_per_epoch(len(data.images), config.batch_size)  # refuses data that fill no batch
     meta = {
         "config": config.to_dict(),
         "pair": dataclasses.asdict(pair),
@@ -37,10 +85,11 @@ def prepare(config):
         "pixel_mm": data.pixel_mm,
         "version": __version__,
     }
-    return pair, recipe, data, meta
+    return Plan(config, pair, recipe, data, meta)
 
 
 def make_pair(config) -> Pair:
+    """The networks of a config. Raises InputError."""
     fields = config.model.to_dict()
     fields["dtype"] = resolve_dtype(fields["dtype"])
     if fields["dtype"] not in ("float32", "bfloat16"):
@@ -52,14 +101,15 @@ def make_pair(config) -> Pair:
     return pair
 
 
-def identity(meta: dict) -> dict:
+def identity(plan: Plan) -> dict:
     """What the processes of a job must have in common; where their copies of the data lie may differ."""
-    about = resume.flat({k: meta[k] for k in ("config", "data", "calibration", "version")})
+    about = resume.flat({k: plan.meta[k] for k in ("config", "data", "calibration", "version")})
     versions = {"jax": jax.__version__, "devices of a process": jax.local_device_count()}
     return {k: v for k, v in about.items() if k != "config.data.path"} | versions
 
 
 def hardware() -> str:
+    """What the job runs on, e.g. "8 x NVIDIA H100 of 2 processes"."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}{_of_processes()}"
 
 
