@@ -10,6 +10,7 @@ from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import quick_to_compile
 from skullgan_jax.train import sharding, state
+from skullgan_jax.train.fields import flat
 
 # What may differ when a run is resumed: how long it lasts, what is shown and kept, where files and weights lie.
 _FREE = ("epochs", "data.path", "log_every", "sample_every", "checkpoint_every", "final_slices", "shard_state")
@@ -78,14 +79,6 @@ def _fresh(plan, *weights):
 
 def _sizes(pair) -> str:
     return f"nc={pair.nc} nz={pair.nz} ngf={pair.ngf} ndf={pair.ndf}"
-
-
-def flat(config: dict, prefix="") -> dict:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    out = {}
-    for key, value in config.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return out
 
 
 def check_same(meta: dict, saved: dict, where) -> None:

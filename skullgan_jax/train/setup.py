@@ -11,8 +11,8 @@ from skullgan_jax.data.batches import batches, num_steps_per_epoch
 from skullgan_jax.data.open import Dataset, open_data
 from skullgan_jax.errors import InputError
 from skullgan_jax.nets.pair import Pair, resolve_dtype
-from skullgan_jax.train import resume
-from skullgan_jax.train.step import Recipe
+from skullgan_jax.train.fields import flat
+from skullgan_jax.train.recipe import Recipe
 from skullgan_jax.version import __version__
 
 
@@ -71,7 +71,7 @@ def prepare(config) -> Plan:
             f"{num} devices{_of_processes()}; try {max(2, num * round(config.batch_size / num), num)}"
         )
     at_least_1 = ("epochs", "data.num", "log_every", "sample_every", "checkpoint_every", "judge_slices")
-    values = resume.flat(config.to_dict())
+    values = flat(config.to_dict())
     for name, least in (*((name, 1) for name in at_least_1), ("seed", 0), ("final_slices", 0)):
         if values[name] < least:
             raise InputError(f"--config.{name}={values[name]}: must be {least} or more")
@@ -103,7 +103,7 @@ def make_pair(config) -> Pair:
 
 def identity(plan: Plan) -> dict:
     """What the processes of a job must have in common; where their copies of the data lie may differ."""
-    about = resume.flat({k: plan.meta[k] for k in ("config", "data", "calibration", "version")})
+    about = flat({k: plan.meta[k] for k in ("config", "data", "calibration", "version")})
     versions = {"jax": jax.__version__, "devices of a process": jax.local_device_count()}
     return {k: v for k, v in about.items() if k != "config.data.path"} | versions
 
