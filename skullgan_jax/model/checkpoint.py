@@ -32,20 +32,21 @@ class Checkpoints:
                 ),
             ]
         )
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                create=create,
-                read_only=not create,
-                cleanup_tmp_directories=create,
-                preservation_policy=keep,
-                best_fn=_swd,
-                best_mode="min",
-                keep_checkpoints_without_metrics=False,
-                multiprocessing_options=ocp.options.MultiprocessingOptions() if create else _alone(),
-            ),
-            item_names=("state", "meta"),
-        )
+        with quiet_libraries():  # Orbax warns that it will only read
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    create=create,
+                    read_only=not create,
+                    cleanup_tmp_directories=create,
+                    preservation_policy=keep,
+                    best_fn=_swd,
+                    best_mode="min",
+                    keep_checkpoints_without_metrics=False,
+                    multiprocessing_options=ocp.options.MultiprocessingOptions() if create else _alone(),
+                ),
+                item_names=("state", "meta"),
+            )
 
     def save(self, state, meta: dict, *, swd: float | None) -> None:
         """Start saving state (a pytree of arrays with a `step`); returns once the arrays may be overwritten.
@@ -113,8 +114,8 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def failures_told_once():
-    """Where checkpoints are saved, a failure is told by the exception alone.
+def quiet_libraries():
+    """What goes wrong with checkpoints is told by exceptions alone.
 
     Libraries log it, too, and TensorStore prints that its other writes find nobody waiting; for as long as this lasts
     they are not heard.

@@ -30,7 +30,7 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
     """
     workdir = pathlib.Path(workdir)
     plan = distributed.agree(lambda: setup.prepare(config), same=setup.identity)
-    with _owned(workdir), _programs_kept(workdir), checkpoint.failures_told_once():
+    with _owned(workdir), _programs_kept(workdir), checkpoint.quiet_libraries():
         checkpoints = checkpoint.Checkpoints(workdir)
         try:
             ended = _train(_Run(plan, workdir, checkpoints, profile), distributed.Stop(stop))
