@@ -2,10 +2,9 @@
 
 import pathlib
 
-import skullgan_jax
 from skullgan_jax.errors import InputError
 
-_PACKAGE = pathlib.Path(skullgan_jax.__file__).parent
+_PACKAGE = pathlib.Path(__file__).parents[1]
 SHIPPED = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
 
 

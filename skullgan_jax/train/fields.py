@@ -81,7 +81,11 @@ def _unknown(field: str, known: dict) -> str:
     inside = [name for name in known if name.startswith(f"{field}.")]
     if inside:
         return f"--config.{field} is not one field; give those you mean, e.g. --config.{inside[0]}={known[inside[0]]}"
-    close = [name for name in known if name.endswith(f".{field}")] or difflib.get_close_matches(field, known, n=1)
+    group, _, last = field.rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == group}
+    close = [name for name in known if name.endswith(f".{field}")]
+    close += [beside[name] for name in difflib.get_close_matches(last, beside, n=1)]
+    close += difflib.get_close_matches(field, known, n=1, cutoff=0.8)
     return f"--config has no field {field}; " + (f"did you mean {close[0]}?" if close else "see --help")
 
 

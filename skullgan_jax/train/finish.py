@@ -10,7 +10,7 @@ _BLOCK = 256  # slices that are drawn before they are written
 
 def finish(config, workdir, best: int) -> None:
     """Curves, progress picture, exported model and sample slices of the best checkpoint, which is of step `best`."""
-    curves.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"))
+    curves.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"), config.recipe)
     curves.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
     trained = load(workdir)
     trained.compute_standing()
