@@ -17,41 +17,42 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from skullgan_jax.train.step import Recipe
+from skullgan_jax.slices.size import PIXEL_MM
+from skullgan_jax.train.recipe import Recipe
+
+# name: (as published, what it is)
+FIELDS = {
+    "seed": (111, "of the first weights, latents, noise, the order of the slices and the phantom"),
+    "epochs": (1000, "how often each slice is seen"),
+    "batch_size": (16, "slices of a step, on all devices together"),
+    "data.name": ("skull", "skull or celeba"),
+    "data.path": ("", ".npy or .npz of (N, 128, 128) HU, a folder or gs:// of prepare, or the word phantom"),
+    "data.num": (2000, "how many phantom slices, or CelebA images"),
+    "data.pixel_mm": (PIXEL_MM, "edge of a pixel in mm; what prepare made knows its own"),
+    "model.nc": (1, "channels of an image"),
+    "model.nz": (200, "numbers of a latent vector"),
+    "model.ngf": (256, "width of the generator"),
+    "model.ndf": (64, "width of the discriminator"),
+    "model.dtype": ("auto", "of convolutions: float32, bfloat16 or auto, bfloat16 on GPUs and TPUs, float32 on CPUs"),
+    **{f"recipe.{f.name}": (f.default, f.metadata["meaning"]) for f in dataclasses.fields(Recipe)},
+    "pretrained": ("", "a model or a workdir to take the first weights of"),
+    "checkpoint": ("", "a workdir to go on from in this one, optimizer and all"),
+    "shard_state": (False, "weights and optimizer divided over the devices, not a copy on each"),
+    "log_every": (10, "steps from record to record"),
+    "sample_every": (5, "epochs from picture to picture, of the same latents"),
+    "checkpoint_every": (5, "epochs from checkpoint to checkpoint"),
+    "judge_slices": (128, "samples that a checkpoint's SWD is taken of"),
+    "final_slices": (1000, "HU slices that are written at the end"),
+}
 
 
 def get_config(size: str = "published") -> ConfigDict:
     """`size` is what follows the colon of --config: nothing for the published run, or demo."""
-    config = ConfigDict()
-    config.seed = 111
-    config.epochs = 1000
-    config.batch_size = 16
-    config.data = ConfigDict(
-        {
-            "name": "skull",  # or celeba
-            "path": "",  # .npy or .npz of (N, 128, 128) HU, or the word phantom
-            "num": 2000,  # phantom slices
-            "pixel_mm": 0.46875,  # 60 mm / 128
-        }
-    )
-    config.model = ConfigDict(
-        {
-            "nc": 1,
-            "nz": 200,
-            "ngf": 256,
-            "ndf": 64,
-            "dtype": "auto",  # what convolutions compute in: bfloat16 on GPUs and TPUs, float32 on CPUs
-        }
-    )
-    config.recipe = ConfigDict(dataclasses.asdict(Recipe()))
-    config.pretrained = ""  # a model or a workdir to take the weights of
-    config.checkpoint = ""  # a workdir to continue from in this one, optimizer and all
-    config.shard_state = False  # weights and optimizer divided over the devices, not a copy on each
-    config.log_every = 10  # steps
-    config.sample_every = 5  # epochs, a grid from fixed latents
-    config.checkpoint_every = 5  # epochs; each is judged by swd on this many samples:
-    config.judge_slices = 128
-    config.final_slices = 1000  # HU slices written at the end
+    fields = {}
+    for name, (default, _) in FIELDS.items():
+        group, _, field = name.rpartition(".")
+        (fields.setdefault(group, {}) if group else fields)[field] = default
+    config = ConfigDict(fields)
     if size == "demo":
         config.epochs = 20
         config.data.path = "phantom"

@@ -105,11 +105,11 @@ def start(compiled):
 @pytest.fixture(scope="session")
 def _programs_traced_once():
     """The loop makes its programs anew at each call; tests of the same one need not trace it again."""
-    from skullgan_jax.train import loop as train
+    from skullgan_jax.train import judge, program
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(train, "make_train_step", functools.cache(train.make_train_step))
-    known, make = {}, train._grid_and_judge
+    patch.setattr(program, "make_train_step", functools.cache(program.make_train_step))
+    known, make = {}, judge.grid_and_judge
 
     def grid_and_judge(config, pair, data):
         key = (pair, config.seed, config.judge_slices, config.batch_size, data.fingerprint)
@@ -117,7 +117,7 @@ def _programs_traced_once():
             known[key] = make(config, pair, data)
         return known[key]
 
-    patch.setattr(train, "_grid_and_judge", grid_and_judge)
+    patch.setattr(judge, "grid_and_judge", grid_and_judge)
     yield
     patch.undo()
 

@@ -1,20 +1,15 @@
 """The shipped configurations: what is published, what the demo changes, and where each number lives."""
 
 import dataclasses
+import runpy
 
 import jax
 import pytest
 
 from skullgan_jax.nets.pair import Pair
-from skullgan_jax.train.step import Recipe
-
-
-def flat(config, prefix=""):
-    """Dotted keys, e.g. recipe.lr."""
-    out = {}
-    for key, value in config.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return out
+from skullgan_jax.train.fields import flat
+from skullgan_jax.train.recipe import Recipe
+from tests.conftest import ROOT
 
 
 def differences(one, other):
@@ -39,6 +34,14 @@ def test_every_recipe_and_model_field_is_a_flag(name, size, load_config):
     assert set(config.model) == {f.name for f in dataclasses.fields(Pair)}
     for field in dataclasses.fields(Recipe):
         assert type(config.recipe[field.name]) is type(field.default), field.name
+
+
+def test_every_field_has_a_meaning(load_config):
+    meanings = {name: meaning for name, (_, meaning) in runpy.run_path(ROOT / "configs" / "skull.py")["FIELDS"].items()}
+    for name, size in (("skull", ()), ("skull", ("demo",)), ("celeba", ())):
+        assert flat(load_config(name, *size).to_dict()).keys() == meanings.keys()
+    assert min(len(meaning.split()) for meaning in meanings.values()) >= 3
+    assert len(set(meanings.values())) == len(meanings)
 
 
 def test_skull_recipe_is_the_default(load_config):

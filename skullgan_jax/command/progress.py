@@ -1,15 +1,21 @@
 """What commands tell on stderr, a line at a time: what happened, and of long work how much, how fast and how long."""
 
+import contextlib
 import sys
 import time
 
 _silent = False
 
 
-def silence() -> None:
-    """Tell nothing from now on: of a job of several processes one tells."""
+@contextlib.contextmanager
+def silence():
+    """Tell nothing: of a job of several processes one tells."""
     global _silent
-    _silent = True
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before
 
 
 def say(line: str) -> None:

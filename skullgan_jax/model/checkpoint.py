@@ -5,6 +5,7 @@ Two are kept in <workdir>/checkpoints: the latest, from which the run resumes ex
 being written.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -22,7 +23,6 @@ class Checkpoints:
     """The checkpoints of one workdir; a step is how many steps were done when it was saved."""
 
     def __init__(self, workdir: str | os.PathLike, *, create: bool = True):
-        _tell_a_failed_save_once()
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
@@ -32,20 +32,21 @@ class Checkpoints:
                 ),
             ]
         )
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                create=create,
-                read_only=not create,
-                cleanup_tmp_directories=create,
-                preservation_policy=keep,
-                best_fn=_swd,
-                best_mode="min",
-                keep_checkpoints_without_metrics=False,
-                multiprocessing_options=ocp.options.MultiprocessingOptions() if create else _alone(),
-            ),
-            item_names=("state", "meta"),
-        )
+        with quiet_libraries():  # Orbax warns that it will only read
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    create=create,
+                    read_only=not create,
+                    cleanup_tmp_directories=create,
+                    preservation_policy=keep,
+                    best_fn=_swd,
+                    best_mode="min",
+                    keep_checkpoints_without_metrics=False,
+                    multiprocessing_options=ocp.options.MultiprocessingOptions() if create else _alone(),
+                ),
+                item_names=("state", "meta"),
+            )
 
     def save(self, state, meta: dict, *, swd: float | None) -> None:
         """Start saving state (a pytree of arrays with a `step`); returns once the arrays may be overwritten.
@@ -112,12 +113,24 @@ class Checkpoints:
         self._manager.close()
 
 
-def _tell_a_failed_save_once() -> None:
-    """By the exception: libraries log it, too, and TensorStore prints that its other writes find nobody waiting."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if getattr(sys.unraisablehook, "func", None) is not _unraisable:
-        sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
+@contextlib.contextmanager
+def quiet_libraries():
+    """What goes wrong with checkpoints is told by exceptions alone.
+
+    Libraries log it, too, and TensorStore prints that its other writes find nobody waiting; for as long as this lasts
+    they are not heard.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = functools.partial(_unraisable, hook)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _unraisable(others, event) -> None:

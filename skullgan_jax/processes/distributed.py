@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
-from jax._src.distributed import global_state  # its key-value store has no public name; Orbax takes it from here, too
 from jax.experimental import multihost_utils
 
 from skullgan_jax.command import progress
 from skullgan_jax.errors import InputError
 from skullgan_jax.processes import watch
+from skullgan_jax.processes.jax_private import global_state
 
 MEET_SECONDS = 50  # in which all processes must have met
 # JAX ends a process itself, with a stack trace, if it has no contact for so long: only where watch.py could not.
@@ -42,27 +42,25 @@ def job() -> Iterator[None]:
       InputError: the environment names no job.
     """
     _meet()
-    if not is_first():
-        progress.silence()
-    watch.explain_abort()
-    beating = watch.Watch()
-    beating.start()
-    try:
-        yield
-        # The first has more to do than the others. They stay, so that it is not taken for the only one left.
-        from_first("finished", True)
-    except InputError as error:
-        watch.leave(error, 2)
-    except KeyboardInterrupt:
-        watch.leave("interrupted", 2)
-    except BaseException as error:
-        # A collective operation fails in many ways when a process is lost: time for the watch to tell it, and end all.
-        if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)):
-            time.sleep(watch.LOST_SECONDS + 10)
-        traceback.print_exc()
-        watch.leave(f"{type(error).__name__}: {error}", 1)
-    beating.stop()
-    jax.distributed.shutdown()
+    with contextlib.nullcontext() if is_first() else progress.silence(), watch.abort_explained():
+        beating = watch.Watch()
+        beating.start()
+        try:
+            yield
+            # The first has more to do than the others. They stay, so that it is not taken for the only one left.
+            from_first("finished", True)
+        except InputError as error:
+            watch.leave(error, 2)
+        except KeyboardInterrupt:
+            watch.leave("interrupted", 2)
+        except BaseException as error:
+            # A collective operation fails in many ways when a process is lost: time for the watch to tell it, and end.
+            if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)):
+                time.sleep(watch.LOST_SECONDS + 10)
+            traceback.print_exc()
+            watch.leave(f"{type(error).__name__}: {error}", 1)
+        beating.stop()
+        jax.distributed.shutdown()
 
 
 def is_first() -> bool:

@@ -11,9 +11,9 @@ import threading
 import time
 
 import jax
-from jax._src.distributed import global_state
 
 from skullgan_jax.command import progress
+from skullgan_jax.processes.jax_private import global_state
 
 LOST_SECONDS = 40  # without a sign of life
 _BEAT_SECONDS = 2
@@ -109,9 +109,16 @@ def _aborted(_):
     os._exit(1)
 
 
-def explain_abort() -> None:
+@contextlib.contextmanager
+def abort_explained():
     """JAX aborts a process as soon as its coordinator is gone, from a thread of its own; have the last word.
 
     A handler of Python's own would only be noted down for after the abort, which does not return.
     """
-    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.restype, set_handler.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+    before = set_handler(signal.SIGABRT, ctypes.cast(_aborted, ctypes.c_void_p))
+    try:
+        yield
+    finally:
+        set_handler(signal.SIGABRT, before)

@@ -13,11 +13,10 @@ import time
 import jax
 import numpy as np
 
-from skullgan_jax.command.progress import duration, say
+from skullgan_jax.command.progress import duration
 from skullgan_jax.machine import files
 
 LINE_SECONDS = 5.0  # at most one progress line in this time
-_TRACED = 5  # steps
 
 
 class NotFiniteError(Exception):
@@ -166,32 +165,6 @@ class Silent:
         """Nothing."""
 
     picture = judged = flush = close = step
-
-
-class Tracer:
-    """Traces a few steps once the first have passed."""
-
-    def __init__(self, folder: pathlib.Path, start: int):
-        self._folder, self._first, self._last = folder, start + 3, start + 3 + _TRACED
-        self._tracing = False
-
-    def __call__(self, step: int, value) -> None:
-        """Of the step that makes `step` steps done; value is one of its results."""
-        if step not in (self._first, self._last):
-            return
-        value.block_until_ready()
-        if step == self._first:
-            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
-            self._tracing = True
-        else:
-            self.close()
-            say(f"traced steps {self._first + 1} to {step} into {self._folder}; docs/scaling.md says how to look at it")
-
-    def close(self) -> None:
-        """Write what is traced so far."""
-        if self._tracing:
-            jax.profiler.stop_trace()
-            self._tracing = False
 
 
 def read_records(path) -> list[dict]:

@@ -1,7 +1,5 @@
 """The published adversarial step, as one pure function. It knows nothing of loops, devices or files."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,29 +7,8 @@ from jax import lax
 
 from skullgan_jax.nets import networks, rng
 from skullgan_jax.nets.pair import Pair
-from skullgan_jax.train.losses import bce
+from skullgan_jax.train.recipe import Recipe
 from skullgan_jax.train.state import TrainState
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """The published numbers. Epochs count from 0, as the original's loop variable does."""
-
-    lr: float = 3e-4
-    b1: float = 0.5
-    b2: float = 0.999
-    eps: float = 1e-8
-    g_factor: float = 0.5  # of the plateau schedules
-    d_factor: float = 0.8
-    patience: int = 1000  # steps
-    real_target: float = 0.9  # label smoothing
-    gate_epoch: int = 10  # until then both nets step always, from then on only
-    gate_loss: float = 0.9  # above this loss
-    blur_epoch: int = 15  # after it blurred reals enter the fake batch
-
-    @property
-    def adam(self) -> optax.GradientTransformation:
-        return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
 
 def blurred_places(epoch, batch: int, blur_epoch: int):
@@ -52,6 +29,15 @@ def gaussian_blur(x, sigma):
         before, middle, after = (lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(3))
         x = side * (before + after) + centre * middle
     return x
+
+
+def bce(logits, target: float):
+    """Binary cross-entropy of logits (B,) against one target in [0, 1]: a float32 scalar, the mean over the batch.
+
+    The original applies BCE to sigmoid outputs in float32, which saturate beyond |logit| of about 15; this is the same
+    number without the saturation.
+    """
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, jnp.float32(target)))
 
 
 def adversarial_step(

@@ -21,13 +21,9 @@ pytestmark = [
 SIZE = ("--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=2", "--cpus-per-task=1")
 STEPS = 64
 
-# On a CPU, JAX tells the compiled programs of a job's processes apart by the process, and only the first writes them:
-# all others would compile at each start. On GPUs the key leaves the devices out, as it does here.
 COMMAND = """
-from jax._src import cache_key
-options = cache_key._hash_serialized_compile_options
-cache_key._hash_serialized_compile_options = lambda h, o, **_: options(h, o, strip_device_assignment=True)
-cache_key._hash_accelerator_config = lambda *_: None
+from tests.processes import programs
+programs.share()
 from skullgan_jax.main import run
 run()
 """

@@ -15,8 +15,8 @@ from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
+from skullgan_jax.train import finish, monitor, program, resume, setup
 from skullgan_jax.train import loop as train
-from skullgan_jax.train import monitor, resume, sharding, state
 from skullgan_jax.train.step import Recipe
 from tests.support import ended
 
@@ -58,7 +58,7 @@ def stop_at(step, number, monkeypatch):
 def _short_end(finished):
     """The pictures, model and samples of a run are judged once, of `finished`; the others end with the last step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_finish", lambda config, workdir, checkpoints: checkpoints.close())
+        patch.setattr(finish, "finish", lambda *_: None)
         yield
 
 
@@ -166,9 +166,9 @@ def test_nan_names_the_step_and_the_last_good_checkpoint(tiny, finished, tmp_pat
         for step, batch in enumerate(batches(*args, start_step=start_step, **kwargs), start_step):
             yield {k: v * np.nan for k, v in batch.items()} if step == 9 else batch
 
-    batches = train.batches
+    batches = setup.batches
     with monkeypatch.context() as patch:
-        patch.setattr(train, "batches", with_nan)
+        patch.setattr(setup, "batches", with_nan)
         line = refusal(tiny(), tmp_path / "run")
     assert "not finite at step 10: " in line
     assert "loss_d=nan" in line
@@ -210,10 +210,10 @@ def test_disk_full_while_writing_pictures(where, finished_copy, tiny, monkeypatc
     def full(*args):
         raise OSError(28, "No space left on device", where)
 
-    monkeypatch.setattr(pictures, "_save", full)
+    monkeypatch.setattr(pictures, "save", full)
     if where.startswith("curves"):
         monkeypatch.setattr(monitor.Monitor, "picture", lambda *args: None)
-        monkeypatch.setattr(train, "_finish", full)
+        monkeypatch.setattr(finish, "finish", full)
     line = refusal(tiny(), finished_copy)
     assert line == (
         f"{finished_copy}: cannot be written (No space left on device); the last good checkpoint is step 12; "
@@ -242,11 +242,9 @@ def test_other_data_is_refused(finished_copy, tiny, tmp_path):
 
 def first_state(config, workdir, capfd):
     """What the ladder gives a new workdir: the state and what is said of it."""
-    pair, recipe = train._pair(config), Recipe(**config.recipe)
-    shapes = jax.eval_shape(lambda: state.create(*pair.init(0), adam=recipe.adam, lr=recipe.lr))
-    like = sharding.placed(shapes, sharding.mesh(), shard_state=False)
+    plan = setup.prepare(config)
     workdir.mkdir()
-    found = resume.initial_state(config, pair, recipe, {}, checkpoint.Checkpoints(workdir), workdir, like)
+    found = resume.initial_state(plan, checkpoint.Checkpoints(workdir), workdir, program.places(plan).like)
     return *found, capfd.readouterr().err
 
 
@@ -362,4 +360,4 @@ def test_workdir_that_cannot_be_written(bad, tiny, tmp_path):
 
 def test_recipe_is_the_configs(tiny):
     assert dataclasses.asdict(Recipe(**tiny().recipe)) == tiny().recipe.to_dict()
-    assert train._pair(tiny()) == Pair(nc=1, nz=8, ngf=16, ndf=4, dtype="float32")
+    assert setup.make_pair(tiny()) == Pair(nc=1, nz=8, ngf=16, ndf=4, dtype="float32")

@@ -9,12 +9,12 @@ import pytest
 from scipy import ndimage
 
 from skullgan_jax.nets.pair import Pair
-from skullgan_jax.train import losses, state, step
+from skullgan_jax.train import state, step
 from tests import support
 
 PAIR = Pair(nz=4, ngf=16, ndf=8)
 SIZES = {"nc": 1, "nz": 4, "ngf": 16, "ndf": 8}
-BATCH = 4  # all as in test_models.py, so that the programs are compiled once
+BATCH = 4  # all as in test_networks.py, so that the programs are compiled once
 
 
 @pytest.mark.parametrize("sigma", [0.5, 15 / 16, 15 / 17, 3.0])
@@ -64,7 +64,7 @@ def test_blurred_places(batch, table):
     ],
 )
 def test_bce_by_hand(logits, target, expected):
-    loss = losses.bce(jnp.array(logits, jnp.float32), target)
+    loss = step.bce(jnp.array(logits, jnp.float32), target)
     assert loss.shape == ()
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, expected, rtol=1e-6, atol=1e-12)
@@ -73,7 +73,7 @@ def test_bce_by_hand(logits, target, expected):
 def test_bce_gradient_by_hand():
     """(sigmoid(logit) - target) / batch."""
     logits = jnp.array([0.0, 2.0, -30.0, 30.0])
-    gradient = jax.grad(losses.bce)(logits, 0.9)
+    gradient = jax.grad(step.bce)(logits, 0.9)
     expected = (1 / (1 + np.exp(-np.asarray(logits, np.float64))) - 0.9) / 4
     np.testing.assert_allclose(gradient, expected, atol=3e-8)
 
@@ -126,8 +126,8 @@ def test_shut_gate_moves_statistics_and_schedule(steps):
     assert not identical(before.g_stats, shut.g_stats)
     assert not identical(before.d_stats, shut.d_stats)
     expected = {
-        "loss_d": losses.bce(logits[0], 0.9) + losses.bce(logits[1], 0.0),
-        "loss_g": losses.bce(logits[2], 1.0),
+        "loss_d": step.bce(logits[0], 0.9) + step.bce(logits[1], 0.0),
+        "loss_g": step.bce(logits[2], 1.0),
         "d_real": jax.nn.sigmoid(logits[0]).mean(),
         "d_fake": jax.nn.sigmoid(logits[1]).mean(),
     }

@@ -1,0 +1,27 @@
+"""What a finished run leaves: its curves, its progress, the exported model and slices of it."""
+
+from skullgan_jax.command.progress import Progress, say
+from skullgan_jax.model.load import load
+from skullgan_jax.sampling import formats, job
+from skullgan_jax.train import curves, monitor
+
+_BLOCK = 256  # slices that are drawn before they are written
+
+
+def finish(config, workdir, best: int) -> None:
+    """Curves, progress picture, exported model and sample slices of the best checkpoint, which is of step `best`."""
+    curves.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"), config.recipe)
+    curves.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
+    trained = load(workdir)
+    trained.compute_standing()
+    trained.save(workdir / "model")
+    say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
+    if not config.final_slices:
+        return
+    drawn = trained.sampler(seed=config.seed).ranges(
+        ((i, min(i + _BLOCK, config.final_slices)) for i in range(0, config.final_slices, _BLOCK)),
+        Progress("sampled", config.final_slices, "slices"),
+    )
+    about = job.describe(trained, model=workdir.name, seed=config.seed) | {"num": config.final_slices}
+    formats.write("npy", str(workdir / "slices.npy"), drawn, about)
+    say(f"wrote {workdir / 'slices.npy'}; look at {workdir / 'slices.png'}, progress.png and curves.png beside it")

@@ -1,0 +1,59 @@
+"""The training step as a program for the devices of this job."""
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from skullgan_jax.machine import memory
+from skullgan_jax.slices.size import SIZE
+from skullgan_jax.train import sharding, state
+from skullgan_jax.train.step import make_train_step
+
+
+class Places(NamedTuple):
+    """Where things live: a batch, what all devices have, and a TrainState of ShapeDtypeStructs with a sharding each."""
+
+    by_image: jax.sharding.NamedSharding
+    everywhere: jax.sharding.NamedSharding
+    like: state.TrainState
+
+
+def places(plan) -> Places:
+    """For a plan's state and batches on all devices of the job."""
+    mesh = sharding.mesh()
+    shapes = jax.eval_shape(lambda: state.create(*plan.pair.init(0), adam=plan.recipe.adam, lr=plan.recipe.lr))
+    like = sharding.placed(shapes, mesh, shard_state=plan.config.shard_state)
+    return Places(sharding.by_image(mesh), sharding.everywhere(mesh), like)
+
+
+class Compiled(NamedTuple):
+    """`step(state, batch) -> (state, metrics)`, which takes the state for its own, and what it costs."""
+
+    step: jax.stages.Compiled
+    seconds: float  # of compiling
+    bytes: int | None  # of a device in a step: what comes in and what is in between; None where nobody says
+
+    @property
+    def gigabytes(self) -> str:
+        """E.g. "2.41 GB a device"."""
+        return f"{self.bytes / 1e9:.2f} GB a device" if self.bytes is not None else "memory not known here"
+
+
+def compiled(plan, at: Places) -> Compiled:
+    """Compile the step, before the clock of the progress line starts."""
+    started = time.monotonic()
+    run = make_train_step(plan.pair, plan.recipe, seed=plan.config.seed, steps_per_epoch=plan.steps_per_epoch)
+    layout = sharding.of(at.like)
+    run = jax.jit(
+        sharding.gathered(run, at.everywhere.mesh) if plan.config.shard_state else run,
+        in_shardings=(layout, at.by_image),
+        out_shardings=(layout, at.everywhere),
+        donate_argnums=0,
+    )
+    image = jax.ShapeDtypeStruct((plan.config.batch_size, SIZE, SIZE, 1), jnp.float32, sharding=at.by_image)
+    done = run.lower(at.like, {"real": image, "blur": image}).compile()
+    used = done.memory_analysis()
+    memory.release_memory()
+    return Compiled(done, time.monotonic() - started, used and used.argument_size_in_bytes + used.temp_size_in_bytes)

@@ -1,0 +1,70 @@
+"""The figures of a run, without touching what draws the caller's own."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from skullgan_jax.slices import pictures
+from skullgan_jax.train import curves
+from skullgan_jax.train.recipe import Recipe
+
+NAMES = ("loss_d", "loss_g", "d_real", "d_fake", "lr_d", "lr_g")
+RECORDS = [
+    *({"step": s, **dict.fromkeys(NAMES, 0.5)} for s in (10, 20, 30)),
+    *({"step": s, "swd": swd} for s, swd in ((10, 9.0), (20, 7.25), (30, 8.0))),
+]
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """A function of records: the four axes of their figure."""
+
+    def draw(records):
+        saved = []
+        monkeypatch.setattr(pictures, "save", lambda figure, path: saved.append(figure))
+        curves.curves(tmp_path / "curves.png", records, Recipe(gate_loss=0.75, gate_epoch=3))
+        return saved[0].axes
+
+    return draw
+
+
+def test_every_line_has_a_name_and_the_best_checkpoint_is_marked(drawn):
+    axes = drawn(RECORDS)
+    names = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in axes]
+    assert names == [
+        [
+            "discriminator (D)",
+            "generator (G)",
+            "gate, 0.75: from epoch 3 on a net below it does not step",
+            "best checkpoint",
+        ],
+        ["of real slices, D(x)", "of synthetic slices, D(G(z))"],
+        ["discriminator (D)", "generator (G)"],
+        ["checkpoints", "best: step 20, 7.25"],
+    ]
+    assert [axis.get_ylabel() for axis in axes] == [
+        "loss",
+        "mean output of D",
+        "learning rate (log scale)",
+        "SWD x 1000 (lower is better)",
+    ]
+    assert [axis.get_yscale() for axis in axes] == ["linear", "linear", "log", "linear"]
+    assert axes[0].get_lines()[2].get_ydata()[0] == 0.75
+    star = axes[3].get_lines()[1]
+    assert (list(star.get_xdata()), list(star.get_ydata()), star.get_marker()) == ([20], [7.25], "*")
+
+
+def test_before_the_first_checkpoint_none_is_the_best(drawn):
+    names = [text.get_text() for axis in drawn(RECORDS[:3]) for text in axis.get_legend().get_texts()]
+    assert not [name for name in names if "best" in name]
+
+
+def test_both_are_pngs_and_no_backend_is_chosen(tmp_path):
+    before = matplotlib.rcParams._get_backend_or_none()
+    curves.curves(tmp_path / "curves.png", RECORDS, Recipe())
+    for i in range(3):
+        matplotlib.image.imsave(tmp_path / f"{i}.png", np.zeros((8, 8)))
+    curves.progress(tmp_path / "progress.png", sorted(tmp_path.glob("[0-9].png")), most=2)
+    shapes = [matplotlib.image.imread(tmp_path / f"{name}.png").shape for name in ("curves", "progress")]
+    assert shapes == [(1100, 880, 4), (440, 880, 4)]
+    assert matplotlib.rcParams._get_backend_or_none() == before
