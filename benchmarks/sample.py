@@ -75,7 +75,7 @@ def throughput(size: str, args) -> None:
     memory.keep_memory()
     import jax
 
-    from skullgan_jax.sampling import job
+    from skullgan_jax.sampling import run
 
     torch = pair.Torch("plain") if size == "full" else None
     trained = _model(SIZES[size])
@@ -89,7 +89,7 @@ def throughput(size: str, args) -> None:
 
     def write():
         with tempfile.TemporaryDirectory() as folder:
-            job.run(trained, _job(folder, size))
+            run.run(trained, _job(folder, size))
 
     contestants = {"drawing": draw, "writing": write}
     if torch:

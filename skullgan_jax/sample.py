@@ -63,7 +63,7 @@ def run(argv: list[str] | None = None) -> None:
 def _run(flags) -> None:
     from skullgan_jax.model import draw, select  # not for --help
     from skullgan_jax.model.load import load
-    from skullgan_jax.sampling import formats, job
+    from skullgan_jax.sampling import formats, job, run
 
     process, processes = _processes(flags)
     for name, value, least in (
@@ -99,7 +99,7 @@ def _run(flags) -> None:
         process=process,
         processes=processes,
     )
-    job.run(load(flags.model), wanted)
+    run.run(load(flags.model), wanted)
 
 
 def _processes(flags) -> tuple[int, int]:
