@@ -20,7 +20,7 @@ import skullgan_jax
 from skullgan_jax import sample
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import draw
-from skullgan_jax.sampling import formats
+from skullgan_jax.sampling import names
 from skullgan_jax.sampling.store import Store
 from skullgan_jax.slices import duplicates, radiology
 
@@ -485,12 +485,11 @@ def test_kill_9_at_any_moment(kills, command, small_model, compiled, tmp_path):
 
 
 def test_formats_are_told_by_the_ending():
-    assert [formats.of(f"x/s{e}", None) for e in (".npy", ".ZARR", ".nii", ".nii.gz", ".png")] == [
+    assert [names.form(f"x/s{e}", None) for e in (".npy", ".ZARR", ".nii", ".nii.gz", ".png")] == [
         *("npy", "zarr", "nifti", "nifti", "png")
     ]
-    assert formats.of("x/s", "dicom") == "dicom"
-    assert formats.of("gs://b/s", "zarr") == "zarr"
+    assert names.form("x/s", "dicom") == "dicom"
+    assert names.form("gs://b/s", "zarr") == "zarr"
     with pytest.raises(InputError, match="ends in none of"):
-        formats.of("x/s.jpg", None)
-    assert sample.FORMATS == formats.NAMES
+        names.form("x/s.jpg", None)
     assert draw.INDICES == 2**32

@@ -13,8 +13,30 @@ from skullgan_jax.sampling.store import FORMAT
 from skullgan_jax.slices import radiology
 from skullgan_jax.version import __version__
 
-# What makes samples others: an output that has another of these is refused.
-_IDENTITY = ("model_sha256", "seed", "start", "batch_norm", "batch", "dtype", "where", "unique")
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What makes samples the ones they are, beside the model's weights.
+
+    Attributes:
+      model: what the model is called.
+      seed: of the stream.
+      start: index of the first.
+      batch_norm: see Model.sampler.
+      batch: samples per device at a time; None takes that of the store which is there, else the default.
+      dtype: what convolutions compute in; auto takes that of the store which is there, else the default.
+      where: a condition on measures, or None.
+      unique: least differing pixels between any two samples, or None.
+    """
+
+    model: str
+    seed: int = 0
+    start: int = 0
+    batch_norm: str = "standing"
+    batch: int | None = None
+    dtype: str = "auto"
+    where: Where | None = None
+    unique: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,42 +44,28 @@ class Job:
     """What is asked for.
 
     Attributes:
-      model: what the model is called.
-      num: how many samples.
-      start: index of the first.
-      seed: of the stream.
+      samples: which ones.
+      num: how many.
       output: where to.
-      form: of formats.NAMES.
-      batch_norm: see Model.sampler.
-      batch: samples per device at a time; None takes that of the store which is there, else the default.
-      dtype: what convolutions compute in; auto takes that of the store which is there, else the default.
-      where: a condition on measures, or None.
-      unique: least differing pixels between any two samples, or None.
+      form: of names.FORMATS.
       max_draws: a selection gives up after that many.
-      shard: samples per file.
+      shard: samples per file of a store.
       process: which of the processes this is, from 0.
       processes: how many share the job.
     """
 
-    model: str
+    samples: Identity
     num: int
-    start: int
-    seed: int
     output: str
     form: str
-    batch_norm: str
-    batch: int | None
-    dtype: str
-    where: Where | None
-    unique: int | None
-    max_draws: int
-    shard: int
-    process: int
-    processes: int
+    max_draws: int = 0
+    shard: int = 512
+    process: int = 0
+    processes: int = 1
 
     @property
     def selects(self) -> bool:
-        return self.where is not None or self.unique is not None
+        return self.samples.where is not None or self.samples.unique is not None
 
     @property
     def draws(self) -> str:
@@ -65,23 +73,17 @@ class Job:
         return self.output if self.form == "zarr" and not self.selects else f"{self.output}.draws"
 
 
-def describe(
-    trained: Model, *, model: str, seed: int, start: int = 0, batch_norm: str = "standing", batch: int | None = None,
-    dtype: str = "auto", where: str | None = None, unique: int | None = None,
-) -> dict:  # fmt: skip
-    """What is written with samples, in every format."""
+def describe(trained: Model, **samples) -> dict:
+    """What is written with samples, in every format; which ones they are is told by fields of Identity."""
+    asked = Identity(**samples)
     return {
         "format": FORMAT,
         "use": "synthetic; research use only",
-        "model": model,
+        **vars(asked),
         "model_sha256": trained.sha256,
-        "seed": seed,
-        "start": start,
-        "batch_norm": batch_norm,
-        "batch": batch or draw.default_batch(),
-        "dtype": resolve_dtype(dtype),
-        "where": where,
-        "unique": unique,
+        "batch": asked.batch or draw.default_batch(),
+        "dtype": resolve_dtype(asked.dtype),
+        "where": asked.where and asked.where.text,
         "units": "HU",
         "pixel_mm": trained.pixel_mm,
         "calibration": trained.calibration.to_dict(),
@@ -93,9 +95,10 @@ def describe(
 
 def check_same(job: Job, there: dict, about: dict, path: str) -> None:
     """Refuses an output of other samples, naming both."""
-    left_open = {"batch": job.batch is None and job.batch_norm != "batch", "dtype": job.dtype == "auto"}
+    asked = job.samples
+    left_open = {"batch": asked.batch is None and asked.batch_norm != "batch", "dtype": asked.dtype == "auto"}
     different = []
-    for name in _IDENTITY:
+    for name in ("model_sha256", *(field.name for field in dataclasses.fields(asked) if field.name != "model")):
         if there.get(name) != about[name] and not left_open.get(name):
             was, now = (f"{a.get('model')} ({str(a.get(name))[:12]})" if name == "model_sha256" else a.get(name)
                         for a in (there, about))  # fmt: skip

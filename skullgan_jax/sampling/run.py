@@ -29,11 +29,7 @@ def run(trained: Model, job: Job) -> None:
     Raises:
       InputError: one line on what the user can change.
     """
-    about = describe(
-        trained,
-        where=job.where and job.where.text,
-        **{k: getattr(job, k) for k in ("model", "seed", "start", "batch_norm", "batch", "dtype", "unique")},
-    )
+    about = describe(trained, **vars(job.samples))
     there = _there(job)
     if there is not None:
         check_same(job, there, about, job.output)
@@ -47,7 +43,7 @@ def run(trained: Model, job: Job) -> None:
     about |= {name: store.about[name] for name in ("batch", "dtype", "backend")}
     work = (Selecting if job.selects else Drawing)(job, store)
     if not work.enough():
-        sampler = trained.sampler(seed=job.seed, **{name: about[name] for name in ("batch_norm", "batch", "dtype")})
+        sampler = trained.sampler(**{name: about[name] for name in ("seed", "batch_norm", "batch", "dtype")})
         with contextlib.closing(_drawn(sampler, store, job, work)) as shards:
             for shard, drawn in shards:
                 work.add(shard, drawn)
@@ -94,7 +90,8 @@ def _open_draws(job: Job, about: dict) -> Store:
 def _drawn(sampler: draw.Sampler, store: Store, job: Job, work) -> Iterator[tuple[int, draw.Samples]]:
     """Draws the shards of this process that are not there yet; a shard is written while the next one is drawn."""
     todo, ahead = itertools.tee(work.todo())
-    ranges = ((job.start + first, job.start + last) for first, last in map(store.rows, ahead))
+    start, where = job.samples.start, job.samples.where
+    ranges = ((start + first, start + last) for first, last in map(store.rows, ahead))
     writing = None
     with futures.ThreadPoolExecutor(1) as writer:
         try:
@@ -103,8 +100,8 @@ def _drawn(sampler: draw.Sampler, store: Store, job: Job, work) -> Iterator[tupl
                 if writing is not None:
                     writing.result()
                 kept = drawn
-                if job.where is not None:  # what does not fit is kept as zeros, which take no room
-                    fits = job.where.fits(drawn.measures)[:, None, None]
+                if where is not None:  # what does not fit is kept as zeros, which take no room
+                    fits = where.fits(drawn.measures)[:, None, None]
                     kept = dataclasses.replace(drawn, hu=np.where(fits, drawn.hu, np.int16(0)))
                 writing = writer.submit(store.write, shard, kept)
                 yield shard, drawn

@@ -52,7 +52,8 @@ class Selecting:
     """
 
     def __init__(self, job: Job, store: Store):
-        self._job, self._store, self._selection = job, store, Selection(job.where, job.unique)
+        self._job, self._store = job, store
+        self._selection = Selection(job.samples.where, job.samples.unique)
         self._last = store.shards(job.max_draws)
         self._next = 0  # all shards before were gone through
         self._frontier = 0  # none was drawn from there on
@@ -74,7 +75,8 @@ class Selecting:
     def add(self, shard: int, drawn: draw.Samples) -> None:
         self._frontier = max(self._frontier, shard + self._job.processes)
         self._own += len(drawn)
-        self._own_fitting += len(drawn) if self._job.where is None else int(self._job.where.fits(drawn.measures).sum())
+        where = self._job.samples.where
+        self._own_fitting += len(drawn) if where is None else int(where.fits(drawn.measures).sum())
         self._advance(shard, drawn)
         self._counted = self._drawn
         if self._progress and len(self._selection) >= self._job.num:
@@ -132,4 +134,5 @@ class Selecting:
         return positions, counts
 
     def _in_words(self, counts: dict) -> str:
-        return in_words(counts, self._job.where and self._job.where.text, self._job.unique)
+        where, unique = self._job.samples.where, self._job.samples.unique
+        return in_words(counts, where and where.text, unique)
