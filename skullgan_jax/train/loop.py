@@ -20,9 +20,8 @@ from skullgan_jax.nets import rng
 from skullgan_jax.nets.pair import Pair, resolve_dtype
 from skullgan_jax.processes import distributed, lock
 from skullgan_jax.sampling import formats, job
-from skullgan_jax.slices import pictures
 from skullgan_jax.slices.size import SIZE
-from skullgan_jax.train import monitor, resume, sharding, state
+from skullgan_jax.train import curves, monitor, resume, sharding, state
 from skullgan_jax.train import swd as metrics
 from skullgan_jax.train.step import Recipe, make_train_step
 from skullgan_jax.version import __version__
@@ -285,8 +284,8 @@ def _grid_and_judge(config, pair, data):
 
 def _finish(config, workdir, checkpoints) -> None:
     """Curve, progress picture, exported model and sample slices of the best checkpoint."""
-    pictures.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"))
-    pictures.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
+    curves.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"))
+    curves.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
     best = checkpoints.best
     checkpoints.close()
     trained = load(workdir)

@@ -210,7 +210,7 @@ def test_disk_full_while_writing_pictures(where, finished_copy, tiny, monkeypatc
     def full(*args):
         raise OSError(28, "No space left on device", where)
 
-    monkeypatch.setattr(pictures, "_save", full)
+    monkeypatch.setattr(pictures, "save", full)
     if where.startswith("curves"):
         monkeypatch.setattr(monitor.Monitor, "picture", lambda *args: None)
         monkeypatch.setattr(train, "_finish", full)
