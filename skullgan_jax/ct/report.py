@@ -7,16 +7,12 @@ import io
 import itertools
 import pathlib
 
-import matplotlib
-
-from skullgan_jax.slices.size import SIZE
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
-from skullgan_jax.ct.pieces import Piece
-from skullgan_jax.slices.pictures import sheet
+from skullgan_jax.ct.pieces import MEASURES, Piece
+from skullgan_jax.ct.window import DEFINITIONS
+from skullgan_jax.slices import pictures
+from skullgan_jax.slices.size import SIZE
 
 _FEW_SUBJECTS = 20
 _CLIPPED = 100  # pixels at the greatest value of a scan: noise does not pile up there
@@ -35,6 +31,13 @@ _HISTOGRAMS = (  # name, label, digits
 _STYLES = {"color": "0.7", "histtype": "stepfilled"}, {"color": "black", "histtype": "step"}
 
 Found = dict[str, list[Piece]]
+
+
+def definitions() -> dict[str, str]:
+    """What the numbers of a segment mean."""
+    from skullgan_jax.slices import radiology  # JAX, which the processes that cut need not import
+
+    return {name: radiology.DEFINITIONS[name] for name in MEASURES} | DEFINITIONS
 
 
 def warnings(summary: dict, found: Found) -> list[str]:
@@ -136,6 +139,7 @@ def write(path: pathlib.Path, summary: dict, found: Found) -> None:
             distributions=_distributions(facts),
             subjects=_by(found, scans, "subject"),
             kernels=_by(found, scans, "kernel"),
+            measures="".join(f"<dt>{k}<dd>{html.escape(text)}" for k, text in summary["measures"].items()),
             limits=html.escape(", ".join(f"{k} {v}" for k, v in summary["made_with"].items() if k != "salt")),
         )
     )
@@ -171,17 +175,17 @@ def _pictures(hu: np.ndarray, columns: int = 12) -> str:
     """A contact sheet, 0 HU black and 2000 HU white."""
     missing = -len(hu) % columns if len(hu) > columns else columns - len(hu)
     padded = np.concatenate([hu, np.full((missing, SIZE, SIZE), np.nan, np.float32)])
-    file = io.BytesIO()
-    colours = plt.get_cmap("gray").with_extremes(bad="white")
-    plt.imsave(file, sheet(padded[:, :64], columns), cmap=colours, vmin=0, vmax=2000, format="png")
-    return f'<img alt="{len(hu)} segments" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    return _image(pictures.png(padded[:, :64], columns, window=(0, 2000)), f"{len(hu)} segments")
 
 
 def _figure(figure, alt: str) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)
-    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    return _image(file.getvalue(), alt)
+
+
+def _image(png: bytes, alt: str) -> str:
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _funnel(summary: dict) -> str:
@@ -206,7 +210,10 @@ def _funnel(summary: dict) -> str:
 
 def _histogram(found: Found) -> str:
     """HU of whole slices, a line per scan (40 at most) and the sum."""
-    figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
+    from matplotlib.figure import Figure  # which the processes that cut need not import
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
     edges = -1024 + 16 * np.arange(257) + 8
     each = [np.sum([p.histogram for p in pieces], 0) for pieces in found.values()]
     for one in each[:40]:
@@ -224,8 +231,10 @@ def _histogram(found: Found) -> str:
 
 def _distributions(facts) -> str:
     """Histograms of what is known of the accepted segments, train and held-out apart."""
-    figure, row = plt.subplots(1, 4, figsize=(12, 2.8), layout="constrained")
-    for axes, (name, label, digits) in zip(row, _HISTOGRAMS, strict=True):
+    from matplotlib.figure import Figure  # which the processes that cut need not import
+
+    figure = Figure(figsize=(12, 2.8), layout="constrained")
+    for axes, (name, label, digits) in zip(figure.subplots(1, 4), _HISTOGRAMS, strict=True):
         values = {split: np.array([k[name] for k, s, _ in facts if s == split]) for split in ("train", "held_out")}
         both = np.concatenate(list(values.values()))
         bins = np.linspace(both.min(), both.max(), 31) if np.ptp(both) else 10
@@ -304,8 +313,7 @@ tr:nth-child(even) td {{ background: #f5f5f5; }} .n {{ text-align: right; font-v
 <h2>Kernels</h2>
 <div class="wide">{kernels}</div>
 <h2>How it was cut</h2>
-<p>{limits}. Thickness is the full width at half maximum along the columns times the cosine to the surface's normal; SDR
-is the least of a ray's central half over its greatest. Subjects and scans are named by salted hashes. Research use
-only.</p>
+<p>{limits}. Subjects and scans are named by salted hashes. Research use only.</p>
+<dl>{measures}</dl>
 </body></html>
 """

@@ -10,6 +10,15 @@ from skullgan_jax.ct.scans import AIR
 from skullgan_jax.slices.size import PIXEL_MM, SIZE
 
 APEX_ROW = 10
+# What is known of a segment beside what samples have, too (slices/radiology.py).
+DEFINITIONS = {
+    "thickness_3d_mm": "Thickness along the normal of the outer surface in space: full width at half maximum of each "
+    "column, half of its table's peak, x the cosine between the column and the normal, which comes from the contours "
+    "of neighbouring slices; mean over columns. Source: skullgan_jax.",
+    "thickest_mm": "The greatest full width at half maximum of a column. Source: skullgan_jax.",
+    "lean_degrees": "Angle of that normal to the plane of the slice, mean over the window. Source: skullgan_jax.",
+    "max_hu": "The greatest HU of the segment.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +63,12 @@ def cut_slice(hu, ring: Ring, normals, pixel_mm, limits: Limits):
     at = np.stack([places[i][0] for i in fits], 1)[::-1] / pixel_mm[:, None, None, None]  # (2, windows, 128, 128)
     values, mask = _sample(hu, ring.skull, at, pixel_mm, limits)
     windows[fits] = np.where(mask, np.rint(values), 0)
-    measured = _measure(values, windows[fits], mask, [places[i][1:] for i in fits], normals, limits)
+    column_mm, measured = _measure(values, windows[fits], mask, [places[i][1:] for i in fits], normals, limits)
     for k, i in enumerate(fits):
         known[i] |= {name: float(numbers[k]) for name, numbers in measured.items()}
         base = ring.base[places[i][1]].any()
-        known[i]["reason"] = "skull base or face (bone inside)" if base else _judge(mask[k], known[i], limits)
+        reason = "skull base or face (bone inside)" if base else _judge(mask[k], column_mm[k], known[i], limits)
+        known[i]["reason"] = reason
     return windows, known
 
 
@@ -142,8 +152,8 @@ def _half_maximum(values, mask) -> tuple[np.ndarray, np.ndarray]:
     return edges[0], SIZE - 1 - edges[1]
 
 
-def _measure(values, out, mask, arcs, normals, limits: Limits) -> dict[str, np.ndarray]:
-    """Thickness along columns and normals (mm), lean (degrees), SDR, mean and greatest HU of N windows, (N,) each."""
+def _measure(values, out, mask, arcs, normals, limits: Limits) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Of N windows: thickness along each column, (N, 128) mm, and DEFINITIONS' numbers, (N,) each."""
     top, bottom = _half_maximum(values, mask)
     column_mm = np.where(mask.any(1), bottom - top, 0) * limits.pixel_mm
     cosine = np.empty_like(column_mm)
@@ -153,42 +163,22 @@ def _measure(values, out, mask, arcs, normals, limits: Limits) -> dict[str, np.n
         across = np.abs(normals[arc, :2] @ down)
         cosine[i] = np.interp(np.linspace(0, 1, SIZE), np.linspace(0, 1, len(across)), across)
         lean[i] = np.degrees(np.arcsin(np.clip(np.abs(normals[arc, 2]), 0, 1))).mean()
-    count = np.maximum(mask.sum((1, 2)), 1)
-    return {
-        "column_mm": column_mm.mean(1),
+    return column_mm, {
         "thickest_mm": column_mm.max(1),
         "thickness_3d_mm": (column_mm * cosine).mean(1),
         "lean_degrees": lean,
-        "sdr": _density_ratio(out, mask, top, bottom, limits.pixel_mm),
-        "mean_hu": out.sum((1, 2)) / count,
         "max_hu": out.max((1, 2)),
     }
 
 
-def _density_ratio(out, mask, top, bottom, pixel_mm: float) -> np.ndarray:
-    """(N,) SDR `central`: least of a ray's central half / its greatest, mean over rays 1.8 mm apart.
-
-    The central half is that between the half maxima, as in slices/radiology.py: between the mask's edges blur
-    reaches into it.
-    """
-    rays = slice(None, None, max(1, round(1.8 / pixel_mm)))
-    out, mask, top, bottom = out[..., rays], mask[..., rays], top[:, None, rays], bottom[:, None, rays]
-    quarter, rows = (bottom - top) / 4, np.arange(SIZE)[:, None]
-    central = mask & (rows >= top + quarter) & (rows <= bottom - quarter)
-    least = np.where(central, out, np.iinfo(np.int16).max).min(1)
-    greatest = np.where(mask, out, 0).max(1)
-    ok = (mask.sum(1) >= 3) & central.any(1)
-    return np.where(ok, least / np.maximum(greatest, 1), 0).sum(1) / np.maximum(ok.sum(1), 1)
-
-
-def _judge(mask, about: dict, limits: Limits) -> str:
+def _judge(mask, column_mm, about: dict, limits: Limits) -> str:
     """Why a window is thrown out, or ""."""
     rows = np.flatnonzero(mask.any(1))
     low, high = limits.thickness_mm
     rules = (
         (not mask.any(0).all(), "bone missing in a column"),
         (about["lean_degrees"] > limits.lean_degrees, "surface leans out of the plane"),
-        (not low <= about["column_mm"] <= high, "mean thickness outside the limits"),
+        (not low <= column_mm.mean() <= high, "mean thickness outside the limits"),
         (about["thickest_mm"] >= limits.thickest_mm, "too thick somewhere"),
         (len(rows) and rows[-1] >= 70, "reaches too deep"),
         (len(rows) and abs(rows[0] - APEX_ROW) > 1, "apex off its row"),

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import files
+from skullgan_jax.machine import extras, files
 from skullgan_jax.model.draw import Samples
 from skullgan_jax.sampling.names import beside
 from skullgan_jax.slices import pictures, radiology
@@ -68,10 +69,13 @@ def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> Non
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["index", *radiology.NAMES])
             _WRITERS[form](samples, _noted(blocks, rows, first), about)
-        if form != "png":
+        if form != "png" and extras.there("matplotlib"):
             picture = stack.enter_context(files.whole(beside(output, ".png")))
-            title = f"first {len(first)} of {about['num']} samples"
-            pictures.grid(picture, np.array(first), Calibration.from_dict(about["calibration"]), title=title)
+            title = f"{about['model']}, seed {about['seed']}: the first {len(first)} of {about['num']} samples"
+            scale, pixel_mm = Calibration.from_dict(about["calibration"]), about["pixel_mm"]
+            pictures.grid(picture, np.array(first), scale, title=title, pixel_mm=pixel_mm)
+        elif form != "png":
+            say(f"{beside(output, '.png').name}: left out; {extras.missing('matplotlib')}")
         sidecar.write_text(json.dumps(about | {"output": path.name, "bytes": _size(samples)}, indent=1) + "\n")
 
 
@@ -189,7 +193,7 @@ def _png(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
     """One sheet, pixel by pixel, 0 HU black and 2000 HU white, with what it is as text in the file."""
     hu = np.concatenate([block.hu for block in blocks])
     columns = int(np.ceil(np.sqrt(len(hu))))
-    pictures.contact_sheet(path, hu, columns, window=(0, 2000), text=json.dumps(about))
+    path.write_bytes(pictures.png(hu, columns, window=(0, 2000), text=json.dumps(about)))
 
 
 def _in_short(about: dict) -> str:
