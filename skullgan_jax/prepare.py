@@ -120,4 +120,4 @@ def _numbers(name: str, text: str, count: int) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    typed(run)
+    typed(run, on_cpu=True)

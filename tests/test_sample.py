@@ -294,12 +294,14 @@ def test_both_together(command, hu, measures, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[kept[:10]])
 
 
-def test_nothing_fits(command, tmp_path):
+def test_nothing_fits(command, measures, tmp_path):
     status, lines = command(num=5, output=tmp_path / "s.npy", where="mean_hu<0", max_draws=40)
     assert status == 2
     assert lines[-1].startswith(
         "error: --num=5: 0 of 40 draws (0 %), 0 % fit; ask for less, or give --max_draws above 40"
     )
+    seen = measures["mean_hu"][:40]
+    assert lines[-1].endswith(f"they have mean_hu {seen.min():.4g} to {seen.max():.4g}, median {np.median(seen):.4g}")
     assert not (tmp_path / "s.npy").exists()
     hu = Store(tmp_path / "s.npy.draws").read(0, 40).hu
     assert not hu.any()  # what does not fit takes no room
@@ -349,7 +351,7 @@ def test_another_model_is_refused(command, small_model, tmp_path):
     ("flags", "said"),
     [
         ({"num": 0}, "--num=0: give 1 or more"),
-        ({"num": "x"}, "argument --num: invalid int value: 'x'; see --help"),
+        ({"num": "x"}, "argument --num: invalid int value: 'x'; see python -m skullgan_jax.sample --help"),
         ({"model": "nothing"}, "nothing: no model here (model.json is missing); give a model directory"),
         ({"output": "s.txt"}, "--output=s.txt: ends in none of .npy, .zarr, .nii, .nii.gz, .png; give --format="),
         ({"output": "s", "format": "npy"}, "--output=s: --format=npy needs a name that ends in .npy"),

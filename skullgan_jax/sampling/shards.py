@@ -121,9 +121,10 @@ class Selecting:
             return 0
         if self._next == self._last:
             counts = self._selection.counts(self._selection.draws)
+            seen = "" if counts["fitting"] or not self._selection.draws else f"; they have {self._selection.seen()}"
             raise InputError(
                 f"--num={self._job.num}: {self._in_words(counts)}; ask for less, or give --max_draws above "
-                f"{self._job.max_draws}; the draws so far are kept in {self._job.draws}"
+                f"{self._job.max_draws}; the draws so far are kept in {self._job.draws}{seen}"
             )
         return max(1, len(self._store.uncommitted(self._next, min(self._frontier, self._last))))
 
