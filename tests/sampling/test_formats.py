@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import nibabel
 import numpy as np
@@ -11,6 +14,7 @@ from matplotlib import pyplot as plt
 
 import skullgan_jax
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import extras
 from skullgan_jax.model import draw
 from skullgan_jax.sampling import names
 from skullgan_jax.sampling.store import Store
@@ -140,3 +144,31 @@ def test_formats_are_told_by_the_ending():
     with pytest.raises(InputError, match="ends in none of"):
         names.form("x/s.jpg", None)
     assert draw.INDICES == 2**32
+
+
+def test_without_matplotlib(command, hu, tmp_path, monkeypatch):
+    """A light install: the picture is left out in one line, a sheet needs nothing."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status, lines = command(num=5, output=tmp_path / "s.npy")
+    assert (status, lines[1]) == (
+        0,
+        "s.png: left out; matplotlib is needed for this and not installed: pip install skullgan_jax brings it",
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[:5])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.csv", "s.json", "s.npy", "s.npy.draws"]
+    assert command(num=5, output=tmp_path / "t.png")[0] == 0
+
+
+def test_what_sampling_does_not_import(small_model, compiled, tmp_path):
+    """From Python and to a store; more is imported only for the formats and pictures that need it."""
+    code = (
+        "import sys, skullgan_jax\n"
+        "from skullgan_jax import sample\n"
+        "skullgan_jax.load(sys.argv[1]).sample(1)\n"
+        "sample.run([f'--model={sys.argv[1]}', '--num=1', f'--output={sys.argv[2]}'])\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": compiled}
+    command = [sys.executable, "-c", code, small_model, tmp_path / "s.zarr"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {*extras.LEFT_OUT, "scipy", "pydicom", "nibabel", "ml_collections"}
