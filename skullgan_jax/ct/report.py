@@ -132,6 +132,7 @@ def write(path: pathlib.Path, summary: dict, found: Found) -> None:
             summary=f"Segments: {windows['accepted']:,}; subjects: {len(subjects)}, {held_out} held out; "
             f"scans: {len(scans)}; {summary['pixel_mm']:g} mm pixels; version {summary['version']}",
             warnings="".join(f"<li>{html.escape(line)}</li>" for line in summary["warnings"]),
+            width=SIZE * summary["pixel_mm"],
             accepted=_pictures(accepted),
             rejected="".join(rejected) or "<p>None.</p>",
             funnel=_funnel(summary),
@@ -220,7 +221,8 @@ def _histogram(found: Found) -> str:
         axes.step(edges, np.maximum(one / max(one.sum(), 1), 1e-9), where="mid", color="0.7", lw=0.6)
     total = np.sum(each, 0)
     axes.step(edges, np.maximum(total / total.sum(), 1e-9), where="mid", color="black", lw=1.2)
-    axes.set(yscale="log", ylim=(1e-6, 1), xlabel="HU (the last bin holds all above)", ylabel="part of the pixels")
+    axes.set(yscale="log", ylim=(1e-6, 1), ylabel="part of the pixels (logarithmic)")
+    axes.set_xlabel("HU (the last bin holds all above)")
     axes.margins(x=0.01)
     for i, (name, hu) in enumerate(_LANDMARKS):
         axes.axvline(hu, color="tab:blue", lw=0.8, ls="--")
@@ -287,7 +289,8 @@ h2 {{ font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ccc; }}
 img {{ max-width: 100%; display: block; }} figure {{ margin: .6em 0; }} figcaption {{ color: #444; }}
 table {{ border-collapse: collapse; font-size: .9em; }}
 th, td {{ text-align: left; padding: .15em .7em .15em 0; vertical-align: top; }}
-tr:nth-child(even) td {{ background: #f5f5f5; }} .n {{ text-align: right; font-variant-numeric: tabular-nums; }}
+tr:nth-child(even) td {{ background: #f5f5f5; }} dt {{ font-weight: 600; }}
+.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
 .funnel {{ width: 100%; }} .funnel td:last-child {{ width: 45%; }}
 .bar {{ background: #555; height: .9em; margin-top: .25em; }}
 .wide {{ overflow-x: auto; }} .verdict {{ border-left: 5px solid #333; padding: .3em 1em; background: #f2f2f2; }}
@@ -297,7 +300,8 @@ tr:nth-child(even) td {{ background: #f5f5f5; }} .n {{ text-align: right; font-v
 <p>{summary}</p>
 <div class="verdict"><strong>{verdict}</strong><ul>{warnings}</ul></div>
 <h2>Accepted</h2>
-<p>Spread over all scans; 0 HU is black, 2000 HU white; the outer surface is up. Nothing but vault should be here.</p>
+<p>Spread over all scans; each {width:.0f} mm wide, the outer surface up, 0 HU black and 2000 HU white. Nothing but
+vault should be here.</p>
 {accepted}
 <h2>Thrown out, by the reason</h2>
 {rejected}
