@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from skullgan_jax.data.phantom import PIXEL_MM, segments
+from skullgan_jax.data.phantom import segments
 from skullgan_jax.slices import radiology
+from skullgan_jax.slices.size import PIXEL_MM
 
 
 def reference(image: np.ndarray, pixel_mm: float) -> dict[str, float]:

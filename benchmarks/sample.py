@@ -21,6 +21,7 @@ import time
 import numpy as np
 
 from skullgan_jax.nets.pair import Pair, quick_to_compile
+from skullgan_jax.slices.size import PIXEL_MM
 
 SIZES = {"full": {"nz": 200, "ngf": 256, "ndf": 64}, "small": {"nz": 64, "ngf": 16, "ndf": 16}}
 NUM = {"full": 64, "small": 2048}
@@ -38,7 +39,7 @@ def _model(sizes: dict):
         pair,
         *trees,
         calibration=Calibration(0, 2734.53),
-        pixel_mm=0.46875,
+        pixel_mm=PIXEL_MM,
         provenance={},
         batches_tracked={"generator": [0] * 5, "discriminator": [0] * 4},
         standing=trees[1],
@@ -49,23 +50,7 @@ def _job(folder: str, size: str):
     from skullgan_jax.sampling import job
 
     form = OUTPUT[size].split(".")[1]
-    return job.Job(
-        model="fresh",
-        num=NUM[size],
-        start=0,
-        seed=0,
-        output=f"{folder}/{OUTPUT[size]}",
-        form=form,
-        batch_norm="standing",
-        batch=None,
-        dtype="auto",
-        where=None,
-        unique=None,
-        max_draws=0,
-        shard=512,
-        process=0,
-        processes=1,
-    )
+    return job.Job(job.Identity("fresh"), num=NUM[size], output=f"{folder}/{OUTPUT[size]}", form=form)
 
 
 def throughput(size: str, args) -> None:
@@ -75,7 +60,7 @@ def throughput(size: str, args) -> None:
     memory.keep_memory()
     import jax
 
-    from skullgan_jax.sampling import job
+    from skullgan_jax.sampling import run
 
     torch = pair.Torch("plain") if size == "full" else None
     trained = _model(SIZES[size])
@@ -89,7 +74,7 @@ def throughput(size: str, args) -> None:
 
     def write():
         with tempfile.TemporaryDirectory() as folder:
-            job.run(trained, _job(folder, size))
+            run.run(trained, _job(folder, size))
 
     contestants = {"drawing": draw, "writing": write}
     if torch:

@@ -1,9 +1,12 @@
 """The console script: `skullgan train ...` for `python -m skullgan_jax.main ...`, and so on."""
 
+import difflib
 import importlib
+import pathlib
 import sys
 
 from skullgan_jax.command.flags import fail, typed
+from skullgan_jax.version import __version__
 
 USAGE = """usage: skullgan COMMAND [FLAGS]
 
@@ -13,28 +16,37 @@ USAGE = """usage: skullgan COMMAND [FLAGS]
   evaluate  judge samples, e.g. skullgan evaluate --real=data/skulls --fake=skulls.npy --output=report/
   convert   PyTorch's .pth to a model and back, e.g. skullgan convert --generator=netG.pth --output=models/skullgan
 
-skullgan COMMAND --help says more."""
+skullgan COMMAND --help says more, skullgan --version which one this is."""
+COMMANDS = ("train", "prepare", "sample", "evaluate", "convert")
 
 
 def main() -> None:
     """The command that was typed."""
-    typed(_dispatch, keep_memory=sys.argv[1:2] in (["train"], ["sample"], ["convert"]))
+    command = "".join(sys.argv[1:2])
+    typed(_dispatch, keep_memory=command in ("train", "sample", "convert"), on_cpu=command == "prepare")
 
 
 def _dispatch() -> None:
     """Call the command's module."""
-    command, *rest = sys.argv[1:] or ["--help"]
+    script, command, *rest = sys.argv if sys.argv[1:] else (*sys.argv, "--help")
     if command in ("--help", "-h"):
         print(USAGE)
-    elif command == "train":
+        return
+    if command == "--version":
+        print(f"skullgan_jax {__version__}")
+        return
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        fail(f"no command {command!r}{f'; did you mean {near[0]}?' if near else ';'} see skullgan --help")
+    if pathlib.Path(script).stem == "skullgan":
+        sys.argv = [f"skullgan {command}", *rest]  # what --help and errors call it
+    if command == "train":
         from skullgan_jax.main import run
 
-        run([f"{sys.argv[0]} train", *rest])
-    elif command in ("prepare", "sample", "convert"):
-        importlib.import_module(f"skullgan_jax.{command}").run(rest)
+        run([f"skullgan {command}", *rest])
     elif command == "evaluate":
         from skullgan_jax.evaluate.__main__ import run
 
         run(rest)
     else:
-        fail(f"no command {command!r}; see skullgan --help")
+        importlib.import_module(f"skullgan_jax.{command}").run(rest)

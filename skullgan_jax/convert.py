@@ -22,7 +22,7 @@ from skullgan_jax.slices.size import PIXEL_MM
 
 
 def _flags() -> Parser:
-    parser = Parser(__doc__, prog="python -m skullgan_jax.convert")
+    parser = Parser(__doc__, prog="python -m skullgan_jax.convert", bare=("generator", "output"))
     parser.add_argument("--generator", metavar="PTH", help="netG.pth, or .safetensors with the same keys")
     parser.add_argument("--discriminator", metavar="PTH", help="netD.pth; needed to go on training")
     parser.add_argument(

@@ -21,6 +21,7 @@ import sys
 
 from skullgan_jax.command.flags import GOES_ON, Parser, refusing, typed
 from skullgan_jax.errors import InputError
+from skullgan_jax.slices.size import PIXEL_MM
 
 REGIONS = ("frontal", "side", "occipital")
 
@@ -35,7 +36,7 @@ def _flags() -> Parser:
     )
     parser.add_argument("--subject_by", choices=["id", "folder"], default="id", help="what tells patients apart")
     parser.add_argument("--salt", metavar="FILE", help="default: <output>.salt")
-    parser.add_argument("--pixel_mm", type=float, default=0.46875, help="of the segments (default %(default)s)")
+    parser.add_argument("--pixel_mm", type=float, default=PIXEL_MM, help="of the segments (default %(default)s)")
     parser.add_argument("--angles", type=int, default=36, help="windows per slice (default %(default)s)")
     parser.add_argument("--slice_mm", type=float, default=1.0, help="least distance of slices (default %(default)s)")
     parser.add_argument("--threshold", type=float, default=300.0, help="HU of bone (default %(default)s)")
@@ -66,7 +67,9 @@ def run(argv: list[str] | None = None) -> None:
 
 
 def _run(flags) -> int:
-    from skullgan_jax.ct import cut, dataset
+    from skullgan_jax.ct import dataset
+    from skullgan_jax.ct.ring import RAYS
+    from skullgan_jax.ct.window import Limits
 
     regions = tuple(flags.region.split(","))
     if not set(regions) <= set(REGIONS):
@@ -74,14 +77,14 @@ def _run(flags) -> int:
     for name in ("pixel_mm", "angles", "slice_mm", "threshold", "thickest_mm", "max_hu", "lean", "jobs"):
         if not 0 < getattr(flags, name) < math.inf:
             raise InputError(f"--{name}={getattr(flags, name)}: give a number above 0")
-    if flags.angles > cut.RAYS:
-        raise InputError(f"--angles={flags.angles}: the contour has {cut.RAYS} points; give that or fewer")
+    if flags.angles > RAYS:
+        raise InputError(f"--angles={flags.angles}: the contour has {RAYS} points; give that or fewer")
     thickness = _numbers("thickness", flags.thickness, 2)
     if not thickness[0] < thickness[1]:
         raise InputError(f"--thickness={flags.thickness}: give the least, then the greatest")
     if not 0 <= flags.held_out < 1:
         raise InputError(f"--held_out={flags.held_out}: give a part from 0 to below 1")
-    limits = cut.Limits(
+    limits = Limits(
         pixel_mm=flags.pixel_mm,
         angles=flags.angles,
         slice_mm=flags.slice_mm,
@@ -117,4 +120,4 @@ def _numbers(name: str, text: str, count: int) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    typed(run)
+    typed(run, on_cpu=True)

@@ -17,8 +17,7 @@ import os
 
 from skullgan_jax.command.flags import GOES_ON, Parser, refusing, typed
 from skullgan_jax.errors import InputError
-
-FORMATS = ("npy", "zarr", "nifti", "dicom", "png")
+from skullgan_jax.sampling import names
 
 
 def _flags() -> Parser:
@@ -26,7 +25,7 @@ def _flags() -> Parser:
     parser.add_argument("--model", required=True, metavar="PATH", help="model directory, training workdir or netG.pth")
     parser.add_argument("--num", required=True, type=int, help="how many to write")
     parser.add_argument("--output", required=True, metavar="PATH", help=".npy .zarr .nii .nii.gz .png, or any")
-    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of --output; dicom is a folder")
+    parser.add_argument("--format", choices=names.FORMATS, help="default: by the ending of --output; dicom is a folder")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
     parser.add_argument("--start", type=int, default=0, help="index of the first (default %(default)s)")
     parser.add_argument(
@@ -63,7 +62,7 @@ def run(argv: list[str] | None = None) -> None:
 def _run(flags) -> None:
     from skullgan_jax.model import draw, select  # not for --help
     from skullgan_jax.model.load import load
-    from skullgan_jax.sampling import formats, job
+    from skullgan_jax.sampling import job, run
 
     process, processes = _processes(flags)
     for name, value, least in (
@@ -80,26 +79,29 @@ def _run(flags) -> None:
         asked = f"--start={flags.start} --num={flags.num}"
         raise InputError(f"{asked}: indices end at 2^32 - 1; give less, or another --seed")
     output = flags.output.rstrip("/")
-    form = formats.of(output, flags.format)
-    formats.check(form, flags.num, output)
-    wanted = job.Job(
+    form = names.form(output, flags.format)
+    names.check(form, flags.num, output)
+    samples = job.Identity(
         model=os.path.basename(os.path.abspath(flags.model)),
-        num=flags.num,
-        start=flags.start,
         seed=flags.seed,
-        output=output,
-        form=form,
+        start=flags.start,
         batch_norm=flags.batch_norm,
         batch=flags.batch,
         dtype=flags.dtype,
         where=select.Where(flags.where) if flags.where is not None else None,
         unique=flags.unique,
+    )
+    wanted = job.Job(
+        samples,
+        num=flags.num,
+        output=output,
+        form=form,
         max_draws=max_draws,
         shard=flags.shard,
         process=process,
         processes=processes,
     )
-    job.run(load(flags.model), wanted)
+    run.run(load(flags.model), wanted)
 
 
 def _processes(flags) -> tuple[int, int]:

@@ -344,7 +344,7 @@ def test_tensors_of_one_memory(monkeypatch, tmp_path):
         ({"output": "m", "generator": "no.pth", "hu_scale": "unit", "hu_min": 0, "hu_max": 1}, "give one of them"),
         ({"output": "m", "generator": "no.pth", "pixel_mm": 0}, "--pixel_mm=0.0: give the size of a pixel in mm"),
         ({"output": ".", "generator": "no.pth"}, "--output=.: is there already; give another folder or remove it"),
-        ({"outputs": "m"}, "unrecognized arguments: --outputs=m; see --help"),
+        ({"outputs": "m"}, "unrecognized arguments: --outputs=m; see python -m skullgan_jax.convert --help"),
     ],
 )
 def test_wrong_flags(flags, expected, monkeypatch, capsys, tmp_path):

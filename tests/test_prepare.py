@@ -3,10 +3,12 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +16,7 @@ import pydicom
 import pytest
 
 from skullgan_jax import prepare
+from skullgan_jax.ct import dataset, pieces
 from skullgan_jax.data import prepared
 from skullgan_jax.data.open import open_data
 from skullgan_jax.machine.tensorflow import import_tensorflow
@@ -32,16 +35,51 @@ def config(path):
     return SimpleNamespace(name="skull", path=str(path), pixel_mm=1, num=0)
 
 
+def one_thread(jobs, context):
+    """In place of processes, each of which takes longer to start than to cut these heads."""
+    dataset._opened.clear()
+    return futures.ThreadPoolExecutor(1)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(request, monkeypatch):
+    if "processes" not in request.fixturenames:
+        monkeypatch.setattr(futures, "ProcessPoolExecutor", one_thread)
+
+
+@pytest.fixture
+def processes():
+    """Cut in processes, as users do."""
+
+
 @pytest.fixture(scope="module")
 def volume():
     return heads.head(shape=(4, 400, 400))
 
 
-@pytest.fixture
-def two_heads(tmp_path, volume):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, volume):
+    """A folder with two heads, `in`, and what was prepared of them as plain arrays, `skulls`."""
+    folder = tmp_path_factory.mktemp("made")
     for name in ("one", "two"):
-        heads.write_dicom(tmp_path / "in" / name, volume, patient=name)
-    return tmp_path / "in"
+        heads.write_dicom(folder / "in" / name, volume, patient=name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(futures, "ProcessPoolExecutor", one_thread)
+        with pytest.raises(SystemExit):
+            prepare.run([f"--input={folder / 'in'}", f"--output={folder / 'skulls'}", "--format=npy"])
+    return folder
+
+
+@pytest.fixture
+def two_heads(made, tmp_path):
+    return pathlib.Path(shutil.copytree(made / "in", tmp_path / "in"))
+
+
+@pytest.fixture
+def prepared_heads(made, tmp_path):
+    """A copy of what was made, to go on from: the flags that made it there."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'skulls'}", "--format=npy"
 
 
 def test_from_a_hospital_folder_with_much_that_is_wrong(tmp_path, capfd, volume):
@@ -101,7 +139,7 @@ def test_from_a_hospital_folder_with_much_that_is_wrong(tmp_path, capfd, volume)
     assert len(train.images) == len(held_out.images) > 100
 
 
-def test_training_and_others_read_the_same(tmp_path, capfd, two_heads):
+def test_training_and_others_read_the_same(tmp_path, capfd, two_heads, processes):
     import tensorflow_datasets as tfds
 
     for form in ("tfds", "npy"):
@@ -125,18 +163,16 @@ def test_training_and_others_read_the_same(tmp_path, capfd, two_heads):
     assert open_data(config(tmp_path / "tfds"), 0).fingerprint == open_data(config(tmp_path / "npy"), 0).fingerprint
 
 
-def test_more_scans_are_added_without_cutting_the_old_again(tmp_path, capfd, two_heads, volume):
-    output = tmp_path / "skulls"
-    flags = f"--input={two_heads}", f"--output={output}", "--format=npy"
-    command(capfd, *flags)
+def test_more_scans_are_added_without_cutting_the_old_again(tmp_path, capfd, prepared_heads, volume):
+    flags, output, two_heads = prepared_heads, tmp_path / "skulls", tmp_path / "in"
     before = {split: prepared.read(output, split) for split in ("train", "held_out")}
     subjects = {split: {row["subject"] for row in rows} for split, (_, rows) in before.items()}
-    pieces = {p: p.stat().st_mtime_ns for p in pathlib.Path(f"{output}.pieces").rglob("*.npz")}
+    cut = {p: p.stat().st_mtime_ns for p in pathlib.Path(f"{output}.pieces").rglob("*.npz")}
     (output / "notes.txt").write_text("mine")
     heads.write_dicom(two_heads / "three", volume[:, ::-1], patient="three")
     status, lines = command(capfd, *flags)
     assert (status, lines[1]) == (0, "cut before: 2 of 3 scans")
-    assert all(p.stat().st_mtime_ns == t for p, t in pieces.items())
+    assert all(p.stat().st_mtime_ns == t for p, t in cut.items())
     for split, (images, rows) in before.items():
         now_images, now_rows = prepared.read(output, split)
         place = {(r["scan"], r["slice"], r["angle"]): i for i, r in enumerate(now_rows)}
@@ -148,7 +184,7 @@ def test_more_scans_are_added_without_cutting_the_old_again(tmp_path, capfd, two
     command(capfd, f"--input={two_heads / 'one'}", *flags[1:])
     assert len(json.loads((output / "summary.json").read_text())["scans"]) == 3
     # Without what was cut, nothing may be lost in silence.
-    for piece in pieces:
+    for piece in cut:
         piece.unlink()
     status, lines = command(capfd, f"--input={two_heads / 'three'}", *flags[1:])
     assert (status, "2 of its scans are neither in --input nor in" in lines[-1]) == (2, True)
@@ -168,7 +204,30 @@ def test_a_scan_that_changed_is_cut_again(tmp_path, capfd, two_heads, volume):
     assert len(list(pathlib.Path(f"{output}.pieces").rglob("*.npz"))) == 2
 
 
-def test_killed_it_goes_on_and_ends_the_same(tmp_path, capfd, two_heads, volume):
+def test_interrupted_it_goes_on_and_ends_the_same(tmp_path, capfd, prepared_heads, monkeypatch):
+    """Ctrl-C after the first scan that was cut."""
+    write, written = pieces.write, []
+
+    def interrupted(*args):
+        if written:
+            raise KeyboardInterrupt
+        written.append(write(*args))
+
+    flags = prepared_heads[0], f"--output={tmp_path / 'again'}", "--format=npy", f"--salt={tmp_path / 'skulls.salt'}"
+    with monkeypatch.context() as patch:
+        patch.setattr(pieces, "write", interrupted)
+        status, lines = command(capfd, *flags)
+    assert status == 2
+    assert lines[-1] == "error: interrupted; give the same command again, and it goes on where it was"
+    assert not (tmp_path / "again").exists()
+    status, lines = command(capfd, *flags)
+    assert (status, lines[1]) == (0, "cut before: 1 of 2 scans")
+    for name in ("train.npy", "held_out.npy", "segments.json", "report.html"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "skulls" / name).read_bytes(), name
+
+
+@pytest.mark.all
+def test_killed_it_goes_on_and_ends_the_same(tmp_path, capfd, two_heads, volume, processes):
     for i in range(3):
         heads.write_dicom(two_heads / f"more{i}", volume, patient=f"more{i}")
     flags = f"--input={two_heads}", "--format=npy", f"--salt={tmp_path / 'salt'}"
@@ -225,10 +284,9 @@ def test_a_bucket(tmp_path, capfd, two_heads, monkeypatch):
 
 
 @pytest.mark.parametrize("flag", ["--pixel_mm=0.5", "--salt=other"])
-def test_another_way_of_cutting_is_refused(tmp_path, capfd, two_heads, flag, monkeypatch):
+def test_another_way_of_cutting_is_refused(tmp_path, capfd, prepared_heads, flag, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = f"--input={two_heads / 'one'}", "--output=skulls", "--format=npy"
-    command(capfd, *flags)
+    flags = prepared_heads[0], "--output=skulls", "--format=npy"
     before = pathlib.Path("skulls", "train.npy").read_bytes()
     status, lines = command(capfd, *flags, flag)
     assert (status, len(lines)) == (2, 1)
@@ -264,9 +322,8 @@ def test_a_folder_of_somebody_else_stays(tmp_path, capfd, two_heads):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
-def test_the_report_in_a_browser(tmp_path, capfd, two_heads):
-    command(capfd, f"--input={two_heads}", f"--output={tmp_path / 'skulls'}", "--format=npy")
-    with browser.opened(tmp_path / "skulls" / "report.html") as driver:
+def test_the_report_in_a_browser(made):
+    with browser.opened(made / "skulls" / "report.html") as driver:
         assert browser.complaints(driver) == []
         assert driver.title == "Skull segments"
         text = driver.find_element("tag name", "body").text

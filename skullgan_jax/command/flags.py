@@ -17,13 +17,16 @@ from skullgan_jax.machine import extras, memory
 GOES_ON = "interrupted; give the same command again, and it goes on where it was"
 
 
-def typed(run: Callable[[], object], *, keep_memory: bool = False) -> None:
+def typed(run: Callable[[], object], *, keep_memory: bool = False, on_cpu: bool = False) -> None:
     """Run a command as it was typed: the process is its own. A command's `run(argv)`, called from Python, changes none.
 
     Args:
       run: the command.
       keep_memory: start the process again first, see memory.keep_memory.
+      on_cpu: leave accelerators, and their memory, to others.
     """
+    if on_cpu:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if keep_memory:
         memory.keep_memory()
     try:
@@ -64,15 +67,33 @@ def refusing(interrupted: str = "interrupted"):
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags with an example in --help; a wrong one is one line and exit 2."""
+    """Flags with an example in --help; a wrong one is one line and exit 2.
 
-    def __init__(self, description: str, **options):
+    Args:
+      description: with examples.
+      prog: what is typed, as the examples have it; as `skullgan COMMAND`, where that was typed, all of it says so.
+      bare: the flags that words without one are likely to be meant for.
+    """
+
+    def __init__(self, description: str, prog: str, *, bare: tuple[str, ...] = ()):
+        if sys.argv[0].startswith("skullgan "):  # see cli.py
+            description, prog = description.replace(prog, sys.argv[0]), sys.argv[0]
         super().__init__(
             description=description,
+            prog=prog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
-            **options,
         )
+        self._bare = bare
+
+    def parse_args(self, args=None, namespace=None):
+        flags, rest = self.parse_known_args(args, namespace)
+        if 0 < len(rest) <= len(self._bare) and not any(word.startswith("-") for word in rest):
+            meant = " ".join(f"--{flag}={word}" for flag, word in zip(self._bare, rest, strict=False))
+            self.error(f"{' '.join(rest)}: name what they are, {meant}")
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return flags
 
     def error(self, message: str) -> NoReturn:
-        fail(f"{message}; see --help")
+        fail(f"{message}; see {self.prog} --help")

@@ -74,10 +74,12 @@ def prepare(*, inputs, output: str, format: str, limits, spacing, by_folder, sal
         )
     if not any(not k["reason"] for parts in found.values() for p in parts for k in p.known):
         raise InputError("no segment was accepted from any scan; see the lines above")
+    found = {s: [p.measured(limits.pixel_mm) for p in parts] for s, parts in found.items()}
     summary = _summary(found, held_out, seed, old) | {
         "format": format,
         "pixel_mm": limits.pixel_mm,
         "made_with": made_with,
+        "measures": report.definitions(),
         "left_out": len(lines),
         "ignored_files": dict(ignored),
         "repeated_scans": repeated,

@@ -18,6 +18,7 @@ from skullgan_jax.ct.cut import Cut
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files
 
+MEASURES = ("sdr", "column_mm", "mean_hu")  # as samples have them, see slices/radiology.py
 _NAME = re.compile(r"([0-9a-f]{16})\.([0-9a-f]{8})\.(\d+)of(\d+)\.npz")
 _SHOWN = 12  # rejected windows that are kept, per reason and part
 
@@ -29,7 +30,7 @@ class Piece:
     Attributes:
       path: where it lies.
       about: facts of the scan: subject (a hash), kernel, kvp, source_slice_mm, source_pixel_mm, notes.
-      known: of each window what is known of it, see cut.Cut.
+      known: of each window what is known of it, see cut.Cut; MEASURES, too, of what is accepted, once `measured`.
       fates: slices by what became of them.
       histogram, hu_max, at_max: see cut.Cut.
       shown: indices into `known` of the rejected windows that were kept.
@@ -56,6 +57,15 @@ class Piece:
     def rejected(self) -> np.ndarray:
         """(len(shown), 128, 128) int16 HU."""
         return _array(self.path, "rejected")
+
+    def measured(self, pixel_mm: float) -> "Piece":
+        """The same, with the MEASURES of what is accepted."""
+        from skullgan_jax.slices import radiology  # JAX, which the processes that cut need not import
+
+        found = radiology.measured(self.accepted(), pixel_mm)
+        numbers = zip(*(found[name].tolist() for name in MEASURES), strict=True)
+        known = [k if k["reason"] else k | dict(zip(MEASURES, next(numbers), strict=True)) for k in self.known]
+        return dataclasses.replace(self, known=known)
 
 
 def name(scan: str, content: str, part: int, parts: int) -> str:

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from skullgan_jax.command.progress import Progress
-from skullgan_jax.ct.pieces import Piece
+from skullgan_jax.ct.pieces import MEASURES, Piece
+from skullgan_jax.ct.window import DEFINITIONS
 from skullgan_jax.errors import InputError
 from skullgan_jax.slices.size import SIZE
 
 SPLITS = ("train", "held_out")
 CACHE = "skullgan_jax_cache"  # made by readers, of what is here now
 _PER_SHARD = 2000  # segments: 66 MB
-_NUMBERS = ("column_mm", "thickest_mm", "thickness_3d_mm", "lean_degrees", "sdr", "mean_hu", "max_hu", "angle")
+_NUMBERS = (*MEASURES, *DEFINITIONS, "angle")
 
 
 def is_remote(output: str) -> bool:

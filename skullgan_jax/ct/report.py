@@ -7,16 +7,12 @@ import io
 import itertools
 import pathlib
 
-import matplotlib
-
-from skullgan_jax.slices.size import SIZE
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
-from skullgan_jax.ct.pieces import Piece
-from skullgan_jax.slices.pictures import sheet
+from skullgan_jax.ct.pieces import MEASURES, Piece
+from skullgan_jax.ct.window import DEFINITIONS
+from skullgan_jax.slices import pictures
+from skullgan_jax.slices.size import SIZE
 
 _FEW_SUBJECTS = 20
 _CLIPPED = 100  # pixels at the greatest value of a scan: noise does not pile up there
@@ -35,6 +31,13 @@ _HISTOGRAMS = (  # name, label, digits
 _STYLES = {"color": "0.7", "histtype": "stepfilled"}, {"color": "black", "histtype": "step"}
 
 Found = dict[str, list[Piece]]
+
+
+def definitions() -> dict[str, str]:
+    """What the numbers of a segment mean."""
+    from skullgan_jax.slices import radiology  # JAX, which the processes that cut need not import
+
+    return {name: radiology.DEFINITIONS[name] for name in MEASURES} | DEFINITIONS
 
 
 def warnings(summary: dict, found: Found) -> list[str]:
@@ -129,6 +132,7 @@ def write(path: pathlib.Path, summary: dict, found: Found) -> None:
             summary=f"Segments: {windows['accepted']:,}; subjects: {len(subjects)}, {held_out} held out; "
             f"scans: {len(scans)}; {summary['pixel_mm']:g} mm pixels; version {summary['version']}",
             warnings="".join(f"<li>{html.escape(line)}</li>" for line in summary["warnings"]),
+            width=SIZE * summary["pixel_mm"],
             accepted=_pictures(accepted),
             rejected="".join(rejected) or "<p>None.</p>",
             funnel=_funnel(summary),
@@ -136,6 +140,7 @@ def write(path: pathlib.Path, summary: dict, found: Found) -> None:
             distributions=_distributions(facts),
             subjects=_by(found, scans, "subject"),
             kernels=_by(found, scans, "kernel"),
+            measures="".join(f"<dt>{k}<dd>{html.escape(text)}" for k, text in summary["measures"].items()),
             limits=html.escape(", ".join(f"{k} {v}" for k, v in summary["made_with"].items() if k != "salt")),
         )
     )
@@ -171,17 +176,17 @@ def _pictures(hu: np.ndarray, columns: int = 12) -> str:
     """A contact sheet, 0 HU black and 2000 HU white."""
     missing = -len(hu) % columns if len(hu) > columns else columns - len(hu)
     padded = np.concatenate([hu, np.full((missing, SIZE, SIZE), np.nan, np.float32)])
-    file = io.BytesIO()
-    colours = plt.get_cmap("gray").with_extremes(bad="white")
-    plt.imsave(file, sheet(padded[:, :64], columns), cmap=colours, vmin=0, vmax=2000, format="png")
-    return f'<img alt="{len(hu)} segments" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    return _image(pictures.png(padded[:, :64], columns, window=(0, 2000)), f"{len(hu)} segments")
 
 
 def _figure(figure, alt: str) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)
-    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    return _image(file.getvalue(), alt)
+
+
+def _image(png: bytes, alt: str) -> str:
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _funnel(summary: dict) -> str:
@@ -206,14 +211,18 @@ def _funnel(summary: dict) -> str:
 
 def _histogram(found: Found) -> str:
     """HU of whole slices, a line per scan (40 at most) and the sum."""
-    figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
+    from matplotlib.figure import Figure  # which the processes that cut need not import
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
     edges = -1024 + 16 * np.arange(257) + 8
     each = [np.sum([p.histogram for p in pieces], 0) for pieces in found.values()]
     for one in each[:40]:
         axes.step(edges, np.maximum(one / max(one.sum(), 1), 1e-9), where="mid", color="0.7", lw=0.6)
     total = np.sum(each, 0)
     axes.step(edges, np.maximum(total / total.sum(), 1e-9), where="mid", color="black", lw=1.2)
-    axes.set(yscale="log", ylim=(1e-6, 1), xlabel="HU (the last bin holds all above)", ylabel="part of the pixels")
+    axes.set(yscale="log", ylim=(1e-6, 1), ylabel="part of the pixels (logarithmic)")
+    axes.set_xlabel("HU (the last bin holds all above)")
     axes.margins(x=0.01)
     for i, (name, hu) in enumerate(_LANDMARKS):
         axes.axvline(hu, color="tab:blue", lw=0.8, ls="--")
@@ -224,8 +233,10 @@ def _histogram(found: Found) -> str:
 
 def _distributions(facts) -> str:
     """Histograms of what is known of the accepted segments, train and held-out apart."""
-    figure, row = plt.subplots(1, 4, figsize=(12, 2.8), layout="constrained")
-    for axes, (name, label, digits) in zip(row, _HISTOGRAMS, strict=True):
+    from matplotlib.figure import Figure  # which the processes that cut need not import
+
+    figure = Figure(figsize=(12, 2.8), layout="constrained")
+    for axes, (name, label, digits) in zip(figure.subplots(1, 4), _HISTOGRAMS, strict=True):
         values = {split: np.array([k[name] for k, s, _ in facts if s == split]) for split in ("train", "held_out")}
         both = np.concatenate(list(values.values()))
         bins = np.linspace(both.min(), both.max(), 31) if np.ptp(both) else 10
@@ -278,7 +289,8 @@ h2 {{ font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ccc; }}
 img {{ max-width: 100%; display: block; }} figure {{ margin: .6em 0; }} figcaption {{ color: #444; }}
 table {{ border-collapse: collapse; font-size: .9em; }}
 th, td {{ text-align: left; padding: .15em .7em .15em 0; vertical-align: top; }}
-tr:nth-child(even) td {{ background: #f5f5f5; }} .n {{ text-align: right; font-variant-numeric: tabular-nums; }}
+tr:nth-child(even) td {{ background: #f5f5f5; }} dt {{ font-weight: 600; }}
+.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
 .funnel {{ width: 100%; }} .funnel td:last-child {{ width: 45%; }}
 .bar {{ background: #555; height: .9em; margin-top: .25em; }}
 .wide {{ overflow-x: auto; }} .verdict {{ border-left: 5px solid #333; padding: .3em 1em; background: #f2f2f2; }}
@@ -288,7 +300,8 @@ tr:nth-child(even) td {{ background: #f5f5f5; }} .n {{ text-align: right; font-v
 <p>{summary}</p>
 <div class="verdict"><strong>{verdict}</strong><ul>{warnings}</ul></div>
 <h2>Accepted</h2>
-<p>Spread over all scans; 0 HU is black, 2000 HU white; the outer surface is up. Nothing but vault should be here.</p>
+<p>Spread over all scans; each {width:.0f} mm wide, the outer surface up, 0 HU black and 2000 HU white. Nothing but
+vault should be here.</p>
 {accepted}
 <h2>Thrown out, by the reason</h2>
 {rejected}
@@ -304,8 +317,7 @@ tr:nth-child(even) td {{ background: #f5f5f5; }} .n {{ text-align: right; font-v
 <h2>Kernels</h2>
 <div class="wide">{kernels}</div>
 <h2>How it was cut</h2>
-<p>{limits}. Thickness is the full width at half maximum along the columns times the cosine to the surface's normal; SDR
-is the least of a ray's central half over its greatest. Subjects and scans are named by salted hashes. Research use
-only.</p>
+<p>{limits}. Subjects and scans are named by salted hashes. Research use only.</p>
+<dl>{measures}</dl>
 </body></html>
 """

@@ -15,8 +15,8 @@ numbers, to the 16 samples published with SkullGAN (arXiv 2308.00206); for the n
 import numpy as np
 from scipy import ndimage
 
-SIZE = 128
-PIXEL_MM = 60 / SIZE
+from skullgan_jax.slices.size import PIXEL_MM, SIZE
+
 FIRST_ROW, LAST_ROW = 10, 51  # of bone
 BLUR_ROWS = 2  # the most by which the point-spread function reaches beyond them
 

@@ -1,35 +1,51 @@
 """TensorFlow's import: it takes seconds, and only what trains or reads TFDS needs it."""
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 from skullgan_jax.machine.extras import need
 
 
 def import_tensorflow():
-    """TensorFlow, quiet at start-up and blind to accelerators: those belong to JAX.
+    """TensorFlow, blind to accelerators: those belong to JAX.
+
+    It is quiet from its first line on: what it logs is not for who trains, or reads a notebook.
 
     Raises:
       InputError: it is not installed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" not in sys.modules:
-        # What its C++ logs while it is loaded (which instructions it found) heeds no setting.
-        sys.stderr.flush()
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        try:
+        with _unheard():
             need("tensorflow")
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
-    logging.getLogger("absl").addFilter(_is_for_users)
+    logging.getLogger("absl").addFilter(_is_for_users)  # which a logger takes once
     return tf
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """While it is loaded: its C++ reads its level once, and until then says which instructions it found, whatever that.
+
+    Python's stderr is no way to stop that, so the process's is closed for these seconds.
+    """
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = level or "2"
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+        if level is None:
+            del os.environ["TF_CPP_MIN_LOG_LEVEL"]
 
 
 def _is_for_users(record: logging.LogRecord) -> bool:

@@ -42,6 +42,11 @@ class Where:
         except OverflowError:
             raise self._refused("too large a number") from None
 
+    @property
+    def names(self) -> set[str]:
+        """The measures that it compares."""
+        return {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}
+
     def fits(self, measures: dict[str, np.ndarray]) -> np.ndarray:
         """(n,) bool of n samples."""
         return self._bool(self._tree, measures)
@@ -95,6 +100,7 @@ class Selection:
     def __init__(self, where: Where | None, unique: int | None):
         self.where, self.draws = where, 0
         self._distinct = duplicates.Distinct(unique) if unique is not None else None
+        self._seen = {name: [] for name in sorted(where.names)} if where is not None else {}
         self._fitting, self._kept = [np.zeros(0, int)], [np.zeros(0, int)]  # positions among the draws
 
     def __len__(self) -> int:
@@ -106,6 +112,8 @@ class Selection:
         fitting = kept = np.flatnonzero(fits)
         if self._distinct is not None:
             kept = fitting[self._distinct.add(samples.hu[fitting])]
+        for name, seen in self._seen.items():
+            seen.append(samples.measures[name])
         self._fitting.append(self.draws + fitting)
         self._kept.append(self.draws + kept)
         self.draws += len(samples)
@@ -119,6 +127,18 @@ class Selection:
         counted = {name: int(np.searchsorted(np.concatenate(positions), draws))
                    for name, positions in (("fitting", self._fitting), ("kept", self._kept))}  # fmt: skip
         return {"draws": draws, **counted}
+
+    def seen(self) -> str:
+        """What the measures of the condition were over all draws, in words."""
+        said = []
+        for name, parts in self._seen.items():
+            values = np.concatenate([np.zeros(0), *parts])
+            values = values[~np.isnan(values)]
+            ends = (
+                f"{values.min():.4g} to {values.max():.4g}, median {np.median(values):.4g}" if len(values) else "none"
+            )
+            said.append(f"{name} {ends}")
+        return "; ".join(said)
 
 
 def in_words(counts: dict[str, int], where: str | None, unique: int | None) -> str:

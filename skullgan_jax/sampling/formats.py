@@ -9,54 +9,23 @@ import csv
 import gzip
 import json
 import pathlib
-import shutil
-import uuid
+import tempfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import extras
+from skullgan_jax.machine import extras, files
 from skullgan_jax.model.draw import Samples
+from skullgan_jax.sampling.names import beside
 from skullgan_jax.slices import pictures, radiology
 from skullgan_jax.slices.calibration import Calibration
 from skullgan_jax.slices.size import SIZE
 
-NAMES = ("npy", "zarr", "nifti", "dicom", "png")
-_ENDINGS = {".npy": "npy", ".zarr": "zarr", ".nii": "nifti", ".nii.gz": "nifti", ".png": "png"}
-_MOST_ON_A_SHEET = 400
 _LOOK = 16  # samples in the picture beside the others
 _MOST_IN_NIFTI_1 = 32767  # its sizes are 16 bits
 _PER_FOLDER = 1000  # DICOM files
-
-
-def of(output: str, name: str | None) -> str:
-    """The format that is asked for, by name or by the ending of the output.
-
-    Raises:
-      InputError: neither tells.
-    """
-    by_ending = next((form for ending, form in _ENDINGS.items() if output.lower().endswith(ending)), None)
-    if not pathlib.Path(output).name:
-        raise InputError(f"--output={output}: give the name of a file or folder to be made")
-    if name is None and by_ending is None:
-        raise InputError(f"--output={output}: ends in none of {', '.join(_ENDINGS)}; give --format={'|'.join(NAMES)}")
-    if name in ("npy", "nifti", "png") and by_ending != name:
-        wanted = " or ".join(ending for ending, form in _ENDINGS.items() if form == name)
-        raise InputError(f"--output={output}: --format={name} needs a name that ends in {wanted}")
-    return name or by_ending
-
-
-def check(form: str, num: int, output: str) -> None:
-    """Refuses what a format cannot hold, before anything is drawn.
-
-    Raises:
-      InputError: it cannot.
-    """
-    if form == "png" and num > _MOST_ON_A_SHEET:
-        raise InputError(f"--num={num}: a sheet holds {_MOST_ON_A_SHEET} at most; give fewer, or another format")
-    if form != "zarr" and "://" in output:
-        raise InputError(f"--output={output}: a bucket takes --format=zarr; write {form} to a disk")
 
 
 def about(output: str) -> dict | None:
@@ -65,7 +34,7 @@ def about(output: str) -> dict | None:
     Raises:
       InputError: something else is there.
     """
-    path, sidecar = pathlib.Path(output), _beside(output, ".json")
+    path, sidecar = pathlib.Path(output), beside(output, ".json")
     try:
         found = json.loads(sidecar.read_text())
         if found["output"] == path.name and isinstance(found["num"], int):
@@ -75,7 +44,7 @@ def about(output: str) -> dict | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    taken = [p.name for p in (path, sidecar, _beside(output, ".csv"), _beside(output, ".png")) if p.exists()]
+    taken = [p.name for p in (path, sidecar, beside(output, ".csv"), beside(output, ".png")) if p.exists()]
     if taken:
         raise InputError(
             f"--output={output}: {taken[0]} is there, and no {sidecar.name} says that it belongs to these samples; "
@@ -90,54 +59,39 @@ def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> Non
     Raises:
       OSError: it cannot be written.
     """
-    path = pathlib.Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    look = form != "png" and extras.there("matplotlib")  # a light install draws samples and no picture of them
-    endings = (".csv", ".png", ".json") if look else (".csv", ".json")
-    finals = [_beside(output, ending) for ending in endings] + [path]
-    mine = uuid.uuid4().hex[:8]  # another process may be at the same; two hosts can have one process id
-    partial = {final: final.with_name(f".{final.name}.{mine}.partial") for final in finals}
-    table, picture, sidecar = (partial.get(_beside(output, ending)) for ending in (".csv", ".png", ".json"))
-    first = []
-    try:
+    path, first = pathlib.Path(output), []
+    with contextlib.ExitStack() as stack:
+        # What is entered first comes into place last: as long as the samples are not what the .json says, it is done
+        # again.
+        samples = stack.enter_context(_added(path) if form == "dicom" and path.is_dir() else files.whole(path))
+        sidecar, table = (stack.enter_context(files.whole(beside(output, ending))) for ending in (".json", ".csv"))
         with table.open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["index", *radiology.NAMES])
-            _WRITERS[form](partial[path], _noted(blocks, rows, first), about)
-        if look:
-            title = f"first {len(first)} of {about['num']} samples"
-            pictures.grid(picture, np.array(first), Calibration.from_dict(about["calibration"]), title=title)
-        sidecar.write_text(json.dumps(about | {"output": path.name, "bytes": _size(partial[path])}, indent=1) + "\n")
-        for final in finals:  # the samples last: as long as they are not what the .json says, it is done again
-            _move(partial[final], final)
-    finally:
-        for left in partial.values():
-            if left.is_dir():
-                shutil.rmtree(left)
-            left.unlink(missing_ok=True)
+            _WRITERS[form](samples, _noted(blocks, rows, first), about)
+        if form != "png" and extras.there("matplotlib"):
+            picture = stack.enter_context(files.whole(beside(output, ".png")))
+            title = f"{about['model']}, seed {about['seed']}: the first {len(first)} of {about['num']} samples"
+            scale, pixel_mm = Calibration.from_dict(about["calibration"]), about["pixel_mm"]
+            pictures.grid(picture, np.array(first), scale, title=title, pixel_mm=pixel_mm)
+        elif form != "png":
+            say(f"{beside(output, '.png').name}: left out; {extras.missing('matplotlib')}")
+        sidecar.write_text(json.dumps(about | {"output": path.name, "bytes": _size(samples)}, indent=1) + "\n")
 
 
-def _move(partial: pathlib.Path, final: pathlib.Path) -> None:
-    """Into place; into a folder that is there file by file, as more may lie in it than samples."""
-    if not final.is_dir():
-        partial.rename(final)
-        return
-    for file in sorted(partial.rglob("*.dcm")):
-        at = final / file.relative_to(partial)
-        at.parent.mkdir(exist_ok=True)
-        file.rename(at)
-
-
-def _beside(output: str, ending: str) -> pathlib.Path:
-    """skulls.nii.gz, .json -> skulls.json."""
-    path = pathlib.Path(output)
-    own = next((e for e in sorted(_ENDINGS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
-    return path.with_name(path.name[: len(path.name) - len(own)] + ending)
+@contextlib.contextmanager
+def _added(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """As files.whole, but into a folder that is there, file by file, as more may lie in it than samples."""
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as made:
+        yield pathlib.Path(made, "samples")
+        for file in sorted(pathlib.Path(made).rglob("*.dcm")):
+            at = folder / file.relative_to(made).relative_to("samples")
+            at.parent.mkdir(exist_ok=True)
+            file.rename(at)
 
 
 def _size(path: pathlib.Path) -> int:
-    files = path.rglob("*.dcm") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in (path.rglob("*.dcm") if path.is_dir() else [path]))
 
 
 def _noted(blocks: Iterable[Samples], rows, first: list) -> Iterator[Samples]:
@@ -239,7 +193,7 @@ def _png(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
     """One sheet, pixel by pixel, 0 HU black and 2000 HU white, with what it is as text in the file."""
     hu = np.concatenate([block.hu for block in blocks])
     columns = int(np.ceil(np.sqrt(len(hu))))
-    pictures.contact_sheet(path, hu, columns, window=(0, 2000), text=json.dumps(about))
+    path.write_bytes(pictures.png(hu, columns, window=(0, 2000), text=json.dumps(about)))
 
 
 def _in_short(about: dict) -> str:

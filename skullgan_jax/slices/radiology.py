@@ -20,8 +20,11 @@ these blurs (0.98 at a sigma of one pixel, were the half taken between pixels ab
 such a slab reads 1 with unblurred edges, 0.89 at a full width at half maximum of one pixel, 0.53 at a sigma of one.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 THRESHOLD_HU = 200.0
@@ -30,6 +33,7 @@ PEAK_HU = 700.0
 _TABLE = 5  # pixels from the edge in which a table has its peak
 _SLOPE_MM = 2.0  # to each side, over which the direction of the outer table is fitted
 _SHARP = 0.9  # an edge that rises by more than this part of its height over two pixels is a step, not a blur
+_BATCH = 64  # what these need fits into a CPU's cache
 _WORD = 32
 _DOWN = (1, 2, 4, 8)  # rows, columns: bone is wider than it is thick
 _ACROSS = (1, 2, 4, 8, 16, 32)
@@ -58,7 +62,7 @@ NAMES = tuple(DEFINITIONS)
 def measure(hu: jax.Array, pixel_mm: float) -> dict[str, jax.Array]:
     """Measure each slice; DEFINITIONS says what is measured.
 
-    A slice depends on itself alone. What 64 slices need fits into a CPU's cache, larger batches take longer per slice.
+    A slice depends on itself alone.
 
     Args:
       hu: (B, 128, 128) of any real dtype, HU; outer table on top, 0 where there is no skull.
@@ -85,6 +89,28 @@ def measure(hu: jax.Array, pixel_mm: float) -> dict[str, jax.Array]:
         "mean_hu": jnp.where(pixels > 0, jnp.where(mask, hu, 0).sum((1, 2)) / jnp.maximum(pixels, 1), jnp.nan),
         "area_mm2": pixels * jnp.float32(pixel_mm**2),
     }
+
+
+_program = functools.partial(jax.jit, static_argnums=1)(measure)
+
+
+def measured(hu: np.ndarray, pixel_mm: float) -> dict[str, np.ndarray]:
+    """The same of a set of any size, in batches of one shape, for numpy.
+
+    Args:
+      hu: (N, 128, 128) of any real dtype, HU.
+      pixel_mm: side of a pixel.
+
+    Returns:
+      (N,) float32 for each of NAMES, NaN as of `measure`.
+    """
+    parts = [{name: np.zeros(0, np.float32) for name in NAMES}]
+    for start in range(0, len(hu), _BATCH):
+        some = hu[start : start + _BATCH]
+        batch = np.zeros((_BATCH, *some.shape[1:]), np.float32)
+        batch[: len(some)] = some
+        parts.append({name: np.asarray(x)[: len(some)] for name, x in _program(batch, pixel_mm).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in NAMES}
 
 
 def _mean(x, ok):

@@ -94,3 +94,13 @@ def test_without_conditions_all_are_kept():
     selection = Selection(None, None)
     selection.add(samples([1, 1, 1]))
     np.testing.assert_array_equal(selection.first(3), [0, 1, 2])
+
+
+def test_the_measures_of_a_condition_are_told():
+    """Of all draws, with what has no such measure left out."""
+    selection = Selection(Where("sdr<0.1 or mean_hu>sdr or 3<area_mm2"), None)
+    values = {name: np.full(3, NAN, np.float32) for name in radiology.NAMES}
+    for sdr in ([0.25, NAN, 0.5], [0.75, 1, NAN]):
+        measures = values | {"sdr": np.float32(sdr), "mean_hu": np.float32([1, 2, 3])}
+        selection.add(Samples(np.arange(3), np.zeros((3, 128, 128), np.int16), measures))
+    assert selection.seen() == "area_mm2 none; mean_hu 1 to 3, median 2; sdr 0.25 to 1, median 0.625"

@@ -1,0 +1,150 @@
+"""A sampling job, done: shards over processes, going on where it was, selecting, and the output put together.
+
+Samples are drawn into a store, in the order of their indices. Without a selection a store that was asked for is that
+one; any other output is put together from the store `<output>.draws` once it holds enough. Process p of P draws the
+shards p, p + P, p + 2 P, ...; none waits for another, and the one that finds the last shard there completes the output.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from concurrent import futures
+
+import numpy as np
+
+from skullgan_jax.command.progress import Progress, say
+from skullgan_jax.errors import InputError
+from skullgan_jax.model import draw
+from skullgan_jax.model.trained import Model
+from skullgan_jax.sampling import formats
+from skullgan_jax.sampling.job import Job, check_same, describe
+from skullgan_jax.sampling.shards import Drawing, Selecting
+from skullgan_jax.sampling.store import Store
+
+
+def run(trained: Model, job: Job) -> None:
+    """Does what this process has to do of the job, and completes the output if nothing is missing then.
+
+    Raises:
+      InputError: one line on what the user can change.
+    """
+    about = describe(trained, **vars(job.samples))
+    there = _there(job)
+    if there is not None:
+        check_same(job, there, about, job.output)
+        if there["complete"] and there["num"] >= job.num and _undamaged(job):
+            say(f"{job.output}: has {there['num']} samples already")
+            return
+        if job.form == "zarr" and there["num"] > job.num:
+            say(f"{job.output}: is one of {there['num']} samples; they are completed")
+            job = dataclasses.replace(job, num=there["num"])
+    store = _open_draws(job, about)
+    about |= {name: store.about[name] for name in ("batch", "dtype", "backend")}
+    work = (Selecting if job.selects else Drawing)(job, store)
+    if not work.enough():
+        sampler = trained.sampler(**{name: about[name] for name in ("seed", "batch_norm", "batch", "dtype")})
+        with contextlib.closing(_drawn(sampler, store, job, work)) as shards:
+            for shard, drawn in shards:
+                work.add(shard, drawn)
+                if work.enough():
+                    break
+    if missing := work.missing():
+        say(
+            f"process {job.process} of {job.processes} has done its part; {missing} shards of others are not there yet:"
+            " if those do not run any more, give the same command again, with any number of processes"
+        )
+        return
+    _complete(job, store, about, work)
+
+
+def _there(job: Job) -> dict | None:
+    """What the output that is there says it is; None where nothing is."""
+    if job.form == "zarr":
+        return Store(job.output).about if Store.exists(job.output) else None
+    return formats.about(job.output)
+
+
+def _undamaged(job: Job) -> bool:
+    """Whether a complete output is still as it was written; of what is no store, the size was compared."""
+    if job.form != "zarr":
+        return True
+    store = Store(job.output)
+    return all(store.finished(shard) for shard in range(store.shards(len(store))))
+
+
+def _open_draws(job: Job, about: dict) -> Store:
+    """The store that is drawn into, with room for all."""
+    about = {**about, "unique": None}
+    if job.draws != job.output:
+        about["purpose"] = f"draws for {job.output.rsplit('/', 1)[-1]}"
+    rows = job.max_draws if job.selects else job.num
+    if not Store.exists(job.draws):
+        return Store.create(job.draws, about, rows=rows, shard=job.shard)
+    store = Store(job.draws)
+    check_same(job, store.about, about, job.draws)
+    store.grow(rows)
+    return store
+
+
+def _drawn(sampler: draw.Sampler, store: Store, job: Job, work) -> Iterator[tuple[int, draw.Samples]]:
+    """Draws the shards of this process that are not there yet; a shard is written while the next one is drawn."""
+    todo, ahead = itertools.tee(work.todo())
+    start, where = job.samples.start, job.samples.where
+    ranges = ((start + first, start + last) for first, last in map(store.rows, ahead))
+    writing = None
+    with futures.ThreadPoolExecutor(1) as writer:
+        try:
+            for drawn in sampler.ranges(ranges, work.progress):
+                shard = next(todo)
+                if writing is not None:
+                    writing.result()
+                kept = drawn
+                if where is not None:  # what does not fit is kept as zeros, which take no room
+                    fits = where.fits(drawn.measures)[:, None, None]
+                    kept = dataclasses.replace(drawn, hu=np.where(fits, drawn.hu, np.int16(0)))
+                writing = writer.submit(store.write, shard, kept)
+                yield shard, drawn
+        finally:
+            if writing is not None:
+                writing.result()
+
+
+def _complete(job: Job, store: Store, about: dict, work) -> None:
+    """Puts the output together from the draws, all of which are there."""
+    positions, counts = work.chosen()
+    known = {"num": job.num, **counts}
+    if job.draws == job.output:
+        store.complete()
+    elif job.form == "zarr":
+        _write_store(job, store, about, positions, known)
+    else:
+        blocks = (store.take(part) for part in _parts(positions, store.shard))
+        try:
+            formats.write(job.form, job.output, blocks, {**about, **known})
+        except OSError as error:
+            raise InputError(
+                f"--output={job.output}: cannot be written ({error.strerror or error}); free some space and give the "
+                f"same command again: the draws are kept in {job.draws}"
+            ) from None
+    say(f"wrote {job.num} samples to {job.output}")
+    if job.draws != job.output:
+        say(f"{job.draws} keeps the draws for a greater --num; remove it when no more are wanted")
+
+
+def _write_store(job: Job, draws: Store, about: dict, positions: np.ndarray, known: dict) -> None:
+    """The chosen ones as a store of their own; shards that are there already stay."""
+    if not Store.exists(job.output):
+        Store.create(job.output, about, rows=job.num, shard=job.shard)
+    output = Store(job.output)
+    output.grow(job.num)
+    progress = Progress(f"copied to {job.output}", job.num, "slices")
+    for shard, part in enumerate(_parts(positions, output.shard)):
+        if not output.finished(shard):
+            output.write(shard, draws.take(part))
+        progress(output.rows(shard)[1])
+    output.complete(**known)
+
+
+def _parts(positions: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (positions[i : i + size] for i in range(0, len(positions), size))

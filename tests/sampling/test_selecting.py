@@ -1,0 +1,86 @@
+"""Samples of a condition, and distinct ones: what is kept, by whom and how ever it is drawn."""
+
+import csv
+import json
+
+import numpy as np
+
+from skullgan_jax.sampling.store import Store
+from skullgan_jax.slices import duplicates
+
+
+def test_a_condition(command, hu, measures, tmp_path):
+    """Against numpy on the same draws."""
+    limit = float(np.median(measures["mean_hu"]))
+    fits = np.flatnonzero(measures["mean_hu"] < limit)
+    status, lines = command(num=10, output=tmp_path / "s.npy", where=f"mean_hu<{limit}")
+    draws = fits[9] + 1
+    assert status == 0
+    assert f"kept 10 of {draws} draws ({1000 / draws:.3g} %), {1000 / draws:.3g} % fit" in lines
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[fits[:10]])
+    about = json.loads((tmp_path / "s.json").read_text())
+    assert (about["draws"], about["kept"], about["where"]) == (draws, 10, f"mean_hu<{limit}")
+    with (tmp_path / "s.csv").open() as file:
+        assert [int(row["index"]) for row in csv.DictReader(file)] == fits[:10].tolist()
+
+
+def test_distinct_ones(command, hu, tmp_path):
+    """By one process, by two, into an array and a store, in one go and in two: the same, and brute force's."""
+    seen, kept = (hu[:, :50] > 1200).reshape(64, -1), []
+    distances = (seen[:, None] != seen).sum(-1)
+    least = int(np.quantile(distances[np.triu_indices(64, 1)], 0.03))
+    for i in range(64):
+        if all(distances[i, j] >= least for j in kept):
+            kept.append(i)
+    assert 8 < len(kept) < 60
+    num = len(kept) - 1
+    wanted = hu[kept[:num]]
+    command(num=num, output=tmp_path / "s.npy", unique=least)
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), wanted)
+    command(num=num // 2, output=tmp_path / "t.zarr", unique=least)
+    command(num=num, output=tmp_path / "t.zarr", unique=least)
+    np.testing.assert_array_equal(Store(tmp_path / "t.zarr").read(0, num).hu, wanted)
+    np.testing.assert_array_equal(Store(tmp_path / "t.zarr").read(0, num).index, kept[:num])
+    for process in (1, 0, 1, 0):
+        command(num=num, output=tmp_path / "u.npy", unique=least, process=process, processes=2)
+    np.testing.assert_array_equal(np.load(tmp_path / "u.npy"), wanted)
+    assert duplicates.Distinct(least).add(np.load(tmp_path / "u.npy")).all()
+
+
+def test_the_share_that_fits_is_known_before_the_first_shard(command, measures, tmp_path):
+    """A process that is ahead goes by its own draws: here a tenth or so fits, and one shard would not do."""
+    limit = float(np.quantile(measures["mean_hu"], 0.1))
+    command(num=10, output=tmp_path / "s.npy", where=f"mean_hu<{limit}", process=1, processes=2)
+    draws = Store(tmp_path / "s.npy.draws")
+    there = np.setdiff1d(np.arange(40), draws.uncommitted(0, 40))
+    assert (there % 2 == 1).all()
+    found = np.concatenate([draws.read(*draws.rows(shard)).measures["mean_hu"] for shard in there])
+    # The last one may be on its way to the disk while it is decided whether to go on.
+    assert (found < limit).sum() >= 10 > (found[:-32] < limit).sum()
+
+
+def test_both_together(command, hu, measures, tmp_path):
+    limit = float(np.median(measures["mean_hu"]))
+    fits = np.flatnonzero(measures["mean_hu"] < limit)
+    kept = fits[duplicates.Distinct(700).add(hu[fits])]
+    assert 10 < len(kept) < len(fits)
+    command(num=10, output=tmp_path / "s.npy", where=f"mean_hu<{limit}", unique=700)
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[kept[:10]])
+
+
+def test_nothing_fits(command, measures, tmp_path):
+    status, lines = command(num=5, output=tmp_path / "s.npy", where="mean_hu<0", max_draws=40)
+    assert status == 2
+    assert lines[-1].startswith(
+        "error: --num=5: 0 of 40 draws (0 %), 0 % fit; ask for less, or give --max_draws above 40"
+    )
+    seen = measures["mean_hu"][:40]
+    assert lines[-1].endswith(f"they have mean_hu {seen.min():.4g} to {seen.max():.4g}, median {np.median(seen):.4g}")
+    assert not (tmp_path / "s.npy").exists()
+    hu = Store(tmp_path / "s.npy.draws").read(0, 40).hu
+    assert not hu.any()  # what does not fit takes no room
+    for process in (1, 0):
+        again = command(
+            num=5, output=tmp_path / "s.npy", where="mean_hu<0", max_draws=120, process=process, processes=2
+        )
+    assert again[1][-1].startswith("error: --num=5: 0 of 120 draws (0 %), 0 % fit; ask for less")
