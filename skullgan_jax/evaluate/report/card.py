@@ -2,7 +2,7 @@
 
 import json
 
-from skullgan_jax.evaluate.judge import MEASURES, written
+from skullgan_jax.evaluate.measures.table import MEASURES, written
 
 
 def markdown(model, metrics: dict) -> str:

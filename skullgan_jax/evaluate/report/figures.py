@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from skullgan_jax.evaluate.judge import MEASURES
 from skullgan_jax.evaluate.measures import controls
+from skullgan_jax.evaluate.measures.table import MEASURES
 from skullgan_jax.slices.pictures import sheet
 
 WINDOW_HU = (0, 2000)

@@ -5,8 +5,8 @@ import html
 import json
 import pathlib
 
-from skullgan_jax.evaluate.judge import MEASURES, written
 from skullgan_jax.evaluate.measures import compare
+from skullgan_jax.evaluate.measures.table import MEASURES, written
 from skullgan_jax.machine import files
 from skullgan_jax.slices import radiology
 
