@@ -85,10 +85,9 @@ def _run(flags) -> None:
     fake = inputs.open_set(flags.fake, split="held_out", most=most, pixel_mm=flags.pixel_mm)
     inputs.check_pair(real, fake)
     if flags.turing:
-        from skullgan_jax.evaluate.turing import score as turing
+        from skullgan_jax.evaluate.turing.page import write_page
 
-        output.mkdir(parents=True, exist_ok=True)
-        key = turing.write_page(
+        key = write_page(
             output / "turing.html", real.hu, fake.hu, pixel_mm=real.pixel_mm, num=flags.turing_num, seed=flags.seed
         )
         return say(f"wrote {output / 'turing.html'} for the readers, and {key}, which is not for them")
@@ -152,13 +151,13 @@ def _write_table(path: pathlib.Path, measured: dict) -> None:
 
 
 def _score(flags) -> None:
-    from skullgan_jax.evaluate.turing import score as turing
+    from skullgan_jax.evaluate.turing import score
 
     if not (flags.turing_key or flags.output):
         raise InputError("--turing_results needs --turing_key, or the --output that the test was written to")
     key = flags.turing_key or pathlib.Path(flags.output, "turing.key.json")
-    result = turing.score(flags.turing_results, key)
-    print(turing.report(result))
+    result = score.score(flags.turing_results, key)
+    print(score.report(result))
     if flags.output:
         output = pathlib.Path(flags.output)
         output.mkdir(parents=True, exist_ok=True)
