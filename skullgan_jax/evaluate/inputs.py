@@ -136,13 +136,3 @@ def check_pair(a: Slices, b: Slices) -> None:
         assumed = " (assumed; state it with --pixel_mm)"
         sizes = [f"{s.name} has {s.pixel_mm:g} mm pixels{'' if s.stated else assumed}" for s in (a, b)]
         raise InputError(f"{' and '.join(sizes)}: resample one of them")
-
-
-def copies(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
-    """Which fakes are the same, pixel by pixel and to a whole HU, as some real or its mirror image: (M,) bool."""
-
-    def keys(hu):
-        return [np.rint(x).astype(np.int16).tobytes() for x in hu]
-
-    known = set(keys(real)) | set(keys(real[:, :, ::-1]))
-    return np.array([key in known for key in keys(fake)])

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from skullgan_jax.evaluate import inputs, verdict
+from skullgan_jax.evaluate import verdict
 from skullgan_jax.evaluate.inputs import Slices
 from skullgan_jax.evaluate.measures import (
     classify,
@@ -17,7 +17,7 @@ from skullgan_jax.evaluate.measures import (
     spectrum,
 )
 from skullgan_jax.evaluate.measures.chunks import measure
-from skullgan_jax.slices import duplicates, radiology
+from skullgan_jax.slices import copies, duplicates, radiology
 from skullgan_jax.version import __version__
 
 LEAST = 50  # slices of each set; with fewer, halves of the reals say nothing
@@ -67,7 +67,7 @@ def evaluate(
         "notes": [],
         "left_out": [],
     }
-    copied = inputs.copies(real.hu, fake.hu)
+    copied = copies.exact(fake.hu, real.hu)
     metrics["copies"] = {"num": int(copied.sum()), "share": float(copied.mean())}
     _measure(metrics, arrays, subjects, seed)
     clock("radiology")
