@@ -23,6 +23,7 @@ from skullgan_jax.command.flags import Parser, refusing
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files
+from skullgan_jax.machine.extras import need
 from skullgan_jax.slices.size import PIXEL_MM
 
 
@@ -95,6 +96,8 @@ def _run(flags) -> None:
 
 
 def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
+    for module in ("matplotlib", "sklearn"):  # before the minutes that end in them
+        need(module)
     from skullgan_jax.evaluate import inputs, judge
     from skullgan_jax.evaluate.report import card, figures
     from skullgan_jax.evaluate.report import page as report
@@ -123,10 +126,10 @@ def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     try:
         (beside / "figures").mkdir(parents=True)
-        files = figures.draw(beside / "figures", metrics, arrays, flags.seed)
+        drawn = figures.draw(beside / "figures", metrics, arrays, flags.seed)
         (beside / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
         _write_table(beside / "radiology.csv", arrays["radiology"])
-        report.write(beside / "report.html", metrics, files)
+        report.write(beside / "report.html", metrics, drawn)
         if model is not None:
             (beside / "model_card.md").write_text(card.markdown(model, metrics), encoding="utf-8")
         output.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from skullgan_jax.evaluate import verdict
+from skullgan_jax.evaluate import inputs, verdict
 from skullgan_jax.evaluate.inputs import Slices
 from skullgan_jax.evaluate.measures import (
     classify,
@@ -67,6 +67,8 @@ def evaluate(
         "notes": [],
         "left_out": [],
     }
+    if model is not None:
+        metrics["model"] = _model(model)
     copied = copies.exact(fake.hu, real.hu)
     metrics["copies"] = {"num": int(copied.sum()), "share": float(copied.mean())}
     _measure(metrics, arrays, subjects, seed)
@@ -92,6 +94,7 @@ def evaluate(
         metrics["memorisation"], arrays["memorisation"] = memorisation.compare_with_training(
             fake.hu, real.hu, train.hu, subjects, train.subjects, seed
         )
+        metrics["memorisation"]["trained_on"] = None if model is None else inputs.trained_on(model, train)
         clock("memorisation")
     if with_fid:
         metrics["fid"] = fid.fid(real.hu, fake.hu, fid_weights)
@@ -109,7 +112,14 @@ def _about(s: Slices) -> dict:
         "of": s.total,
         "pixel_mm": s.pixel_mm,
         "subjects": None if s.subjects is None else len(np.unique(s.subjects)),
+        "seed": s.seed,
     }
+
+
+def _model(model) -> dict:
+    """What a reader can tell a model by: its size, and of which run it is."""
+    run = {k: model.provenance[k] for k in ("workdir", "step") if k in model.provenance}
+    return run | {k: getattr(model.pair, k) for k in ("ngf", "ndf", "nz")}
 
 
 def _measure(metrics: dict, arrays: dict, subjects, seed: int) -> None:

@@ -91,6 +91,11 @@ def notes(metrics: dict, real: Slices, fake: Slices) -> list[str]:
             f"{num} of {len(fake.hu)} fakes ({share:.0%}) are real slices or their mirror images, pixel by pixel"
             + (": this is a copy of the real set, not a set of samples" if share > 0.5 else "")
         )
+    if metrics.get("memorisation", {}).get("trained_on") is False:
+        lines.append(
+            f"{metrics['sets']['train']['name']}, given as --train, is not what the model was trained on (its "
+            "fingerprint is another): copies of what it was trained on are not looked for; give that set"
+        )
     for name in ("real", "fake"):
         empty = metrics["sets"][name]["empty"]
         if empty:

@@ -29,7 +29,7 @@ MEASURES = {
     "kid": Measure("KID x 1000, these features", "structure", 2),
     "recall": Measure("recall", "diversity", 0, "%", True, True),
     "coverage": Measure("coverage", "diversity", 0, "%", True, True),
-    "duplicates": Measure("near duplicates, more than in reals", "diversity", 1, "%", True),
+    "duplicates": Measure("near duplicates, less those of the reals", "diversity", 1, "points", True),
 }
 SIMPLE = tuple(name for name, m in MEASURES.items() if m.group == "simple")
 OTHERS = tuple(name for name, m in MEASURES.items() if m.group == "structure")
