@@ -18,6 +18,8 @@ import numpy as np
 from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import judge
 from skullgan_jax.evaluate.inputs import Slices
+from skullgan_jax.evaluate.measures import table
+from skullgan_jax.slices.size import PIXEL_MM
 
 NUM, HALF = 2000, 200
 
@@ -41,7 +43,7 @@ def whole() -> None:
 
 def told(real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[dict, list[str]]:
     """Metrics, and the tests that the fakes fail."""
-    sets = [Slices(name, hu, len(hu), 0.46875, True) for name, hu in (("real", real), ("fake", fake))]
+    sets = [Slices(name, hu, len(hu), PIXEL_MM, True) for name, hu in (("real", real), ("fake", fake))]
     metrics, _ = judge.evaluate(*sets, seed=seed)
     failed = [name for name, test in metrics["tests"].items() if not test["fake"]["passes"]]
     return metrics, failed + [n for n in ("two_sample", "classifier") if not metrics[n]["fake"]["passes"]]
@@ -59,8 +61,8 @@ def rates(seeds: int, real: np.ndarray | None) -> None:
             a, b = (real[np.sort(x)] for x in np.array_split(order, 2))
             c = phantom.segments(HALF, 2000 + seed)
         metrics, failed = told(a, b, seed)
-        simple = all(metrics["tests"][n]["control"]["passes"] for n in judge.SIMPLE)
-        others = not any(metrics["tests"][n]["control"]["passes"] for n in judge.OTHERS)
+        simple = all(metrics["tests"][n]["control"]["passes"] for n in table.SIMPLE)
+        others = not any(metrics["tests"][n]["control"]["passes"] for n in table.OTHERS)
         others &= not any(metrics[n]["control"]["passes"] for n in ("two_sample", "classifier"))
         _, apart = told(a, c, seed)
         same, control, other = same + (not failed), control + (simple and others), other + bool(apart)

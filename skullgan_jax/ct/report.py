@@ -11,14 +11,11 @@ import numpy as np
 
 from skullgan_jax.ct.pieces import MEASURES, Piece
 from skullgan_jax.ct.window import DEFINITIONS
-from skullgan_jax.slices import pictures
+from skullgan_jax.slices import copies, pictures
 from skullgan_jax.slices.size import SIZE
 
 _FEW_SUBJECTS = 20
 _CLIPPED = 100  # pixels at the greatest value of a scan: noise does not pile up there
-# RMS over bone at a quarter of the resolution. One head read again (other kernel, noise, half a pixel aside) is 10 to
-# 100 HU from itself; segments of one head from different places are 107 or more apart, half of them 270.
-_NEAR_HU = 100.0
 _COMPARED = 10_000  # segments, at most 200 per scan
 _SHOWN = 96  # accepted segments
 _LANDMARKS = (("air", -1000), ("water", 0), ("soft tissue", 40), ("diploe", 700), ("cortical bone", 1700))
@@ -78,14 +75,10 @@ def warnings(summary: dict, found: Found) -> list[str]:
 def _near_duplicates(found: Found) -> list[tuple[str, str, float]]:
     """Pairs of scans that share segments, and the share of the first one's, where it is a quarter or more."""
     per_scan = max(2, min(200, _COMPARED // max(1, len(found))))
-    pooled = {scan: _some(pieces, per_scan) for scan, pieces in found.items()}
-    pooled = {scan: x.reshape(len(x), 32, 4, 32, 4).mean((2, 4)).reshape(len(x), -1) for scan, x in pooled.items()}
+    pooled = {scan: copies.quarter(_some(pieces, per_scan)) for scan, pieces in found.items()}
     pairs = []
     for (a, x), (b, y) in itertools.combinations(((s, x) for s, x in pooled.items() if len(x)), 2):
-        squares = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T
-        m, n = (x > 0).astype(np.float32), (y > 0).astype(np.float32)
-        either = m.sum(1)[:, None] + n.sum(1) - m @ n.T
-        near = (squares < _NEAR_HU**2 * either).any(1).mean()
+        near = (copies.squared(x, y) < copies.NEAR_HU**2).any(1).mean()
         if near >= 0.25:
             pairs.append((a, b, float(near)))
     return sorted(pairs, key=lambda pair: -pair[2])

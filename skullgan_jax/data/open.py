@@ -16,6 +16,7 @@ __all__ = [
     "Calibration",
     "Dataset",
     "batches",
+    "fingerprint",
     "num_steps_per_epoch",
     "open_celeba",
     "open_data",
@@ -79,10 +80,10 @@ def open_data(data_config, seed: int, split: str = "train") -> Dataset:
             calibration = Calibration.of(images)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-    return Dataset(images, calibration, pixel_mm, name, _fingerprint(images, calibration))
+    return Dataset(images, calibration, pixel_mm, name, fingerprint(images, calibration))
 
 
-def _fingerprint(images: np.ndarray, calibration: Calibration) -> str:
+def fingerprint(images: np.ndarray, calibration: Calibration) -> str:
     """Hashes shape, dtype, range and up to 64 evenly spaced slices; byte and memory order do not matter."""
     dtype = images.dtype.newbyteorder("<")
     digest = hashlib.sha256(f"{images.shape} {dtype.str} {calibration}".encode())

@@ -23,6 +23,7 @@ from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files
+from skullgan_jax.machine.extras import need
 from skullgan_jax.slices.size import PIXEL_MM
 
 
@@ -85,10 +86,9 @@ def _run(flags) -> None:
     fake = inputs.open_set(flags.fake, split="held_out", most=most, pixel_mm=flags.pixel_mm)
     inputs.check_pair(real, fake)
     if flags.turing:
-        from skullgan_jax.evaluate.turing import score as turing
+        from skullgan_jax.evaluate.turing.page import write_page
 
-        output.mkdir(parents=True, exist_ok=True)
-        key = turing.write_page(
+        key = write_page(
             output / "turing.html", real.hu, fake.hu, pixel_mm=real.pixel_mm, num=flags.turing_num, seed=flags.seed
         )
         return say(f"wrote {output / 'turing.html'} for the readers, and {key}, which is not for them")
@@ -96,6 +96,8 @@ def _run(flags) -> None:
 
 
 def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
+    for module in ("matplotlib", "sklearn"):  # before the minutes that end in them
+        need(module)
     from skullgan_jax.evaluate import inputs, judge
     from skullgan_jax.evaluate.report import card, figures
     from skullgan_jax.evaluate.report import page as report
@@ -124,10 +126,10 @@ def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     try:
         (beside / "figures").mkdir(parents=True)
-        files = figures.draw(beside / "figures", metrics, arrays, flags.seed)
+        drawn = figures.draw(beside / "figures", metrics, arrays, flags.seed)
         (beside / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
         _write_table(beside / "radiology.csv", arrays["radiology"])
-        report.write(beside / "report.html", metrics, files)
+        report.write(beside / "report.html", metrics, drawn)
         if model is not None:
             (beside / "model_card.md").write_text(card.markdown(model, metrics), encoding="utf-8")
         output.mkdir(parents=True, exist_ok=True)
@@ -152,13 +154,13 @@ def _write_table(path: pathlib.Path, measured: dict) -> None:
 
 
 def _score(flags) -> None:
-    from skullgan_jax.evaluate.turing import score as turing
+    from skullgan_jax.evaluate.turing import score
 
     if not (flags.turing_key or flags.output):
         raise InputError("--turing_results needs --turing_key, or the --output that the test was written to")
     key = flags.turing_key or pathlib.Path(flags.output, "turing.key.json")
-    result = turing.score(flags.turing_results, key)
-    print(turing.report(result))
+    result = score.score(flags.turing_results, key)
+    print(score.report(result))
     if flags.output:
         output = pathlib.Path(flags.output)
         output.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,12 @@ import numpy as np
 
 from skullgan_jax.data import prepared
 from skullgan_jax.data.arrays import open_slices
+from skullgan_jax.data.open import fingerprint
 from skullgan_jax.errors import InputError
 from skullgan_jax.sampling.store import Store
+from skullgan_jax.slices import radiology
 from skullgan_jax.slices.calibration import Calibration
 from skullgan_jax.slices.size import PIXEL_MM
-
-BONE_HU = 200.0
 
 
 @dataclasses.dataclass
@@ -27,6 +27,7 @@ class Slices:
       pixel_mm: edge of a pixel.
       stated: whether the source said pixel_mm itself.
       subjects: (N,) str, or None where they are not known.
+      seed: that the slices were sampled with, or None.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Slices:
     pixel_mm: float
     stated: bool
     subjects: np.ndarray | None = None
+    seed: int | None = None
 
 
 def open_set(path: str, *, split: str, most: int | None, pixel_mm: float | None = None) -> Slices:
@@ -50,16 +52,17 @@ def open_set(path: str, *, split: str, most: int | None, pixel_mm: float | None 
     Raises:
       InputError: it cannot be read, or does not hold HU.
     """
-    subjects, stated = None, True
+    subjects, seed, stated = None, None, True
     if _is_store(path):
-        images, pixel = _open_store(path)
+        images = _open_store(path)
+        pixel, seed = images.about["pixel_mm"], images.about.get("seed")
     elif prepared.is_prepared(path):
         images, pixel = prepared.open_split(path, split)
         _, rows = prepared.read(path, split)
         subjects = np.array([str(row["subject"]) for row in rows])
     else:
         images = open_slices(path)
-        pixel = _pixel_beside(path)
+        pixel, seed = _beside(path)
         stated = pixel is not None or pixel_mm is not None
         if pixel is None:
             pixel = PIXEL_MM if pixel_mm is None else pixel_mm
@@ -73,22 +76,23 @@ def open_set(path: str, *, split: str, most: int | None, pixel_mm: float | None 
         hu = np.asarray(images[chosen] if len(chosen) < total else images)
     _check_hu(path, hu)
     name = pathlib.PurePosixPath(str(path).rstrip("/")).name
-    return Slices(name, hu, total, float(pixel), stated, None if subjects is None else subjects[chosen])
+    return Slices(name, hu, total, float(pixel), stated, None if subjects is None else subjects[chosen], seed)
 
 
-def _pixel_beside(path) -> float | None:
-    """What the .json beside an array says, as `sample` writes it."""
+def _beside(path) -> tuple[float | None, int | None]:
+    """The edge of a pixel and the seed, as far as the .json beside an array says them; `sample` writes one."""
     beside = pathlib.Path(path).expanduser().with_suffix(".json")
     if not beside.is_file():
-        return None
+        return None, None
     try:
-        value = json.loads(beside.read_text()).get("pixel_mm")
+        about = json.loads(beside.read_text())
+        value, seed = about.get("pixel_mm"), about.get("seed")
         value = None if value is None else float(value)
     except (ValueError, TypeError, AttributeError, OSError):
         raise InputError(f"{beside}: damaged; write it again, or move it away and give --pixel_mm") from None
     if value is not None and not 0 < value < 100:
         raise InputError(f"{beside}: pixel_mm is {value:g}; state the edge of a pixel in mm")
-    return value
+    return value, seed if isinstance(seed, int) else None
 
 
 def _is_store(path) -> bool:
@@ -97,8 +101,8 @@ def _is_store(path) -> bool:
     return pathlib.Path(path, "zarr.json").is_file()
 
 
-def _open_store(path) -> tuple[Store, float]:
-    """A sample store, whose samples are read when they are chosen, and its pixel size.
+def _open_store(path) -> Store:
+    """A sample store, whose samples are read when they are chosen.
 
     Raises:
       InputError: there is none, it is damaged, or not all of its samples are there.
@@ -106,7 +110,23 @@ def _open_store(path) -> tuple[Store, float]:
     store = Store(path)
     if not store.about["complete"]:
         raise InputError(f"{path}: not all of its samples are there; give the sampling command again to complete it")
-    return store, float(store.about["pixel_mm"])
+    return store
+
+
+def trained_on(model, train: Slices) -> bool | None:
+    """Whether these slices are what a model was trained on, by the fingerprint that it keeps.
+
+    Args:
+      model: a model.Model.
+      train: all of a training set.
+
+    Returns:
+      None where the model does not say what it was trained on.
+    """
+    known = model.provenance.get("data")
+    if not isinstance(known, dict) or "fingerprint" not in known:
+        return None
+    return known["fingerprint"] == fingerprint(train.hu, Calibration.of(train.hu))
 
 
 def _check_hu(path, hu: np.ndarray) -> None:
@@ -120,9 +140,10 @@ def _check_hu(path, hu: np.ndarray) -> None:
             f"{path}: values from {found.hu_min:g} to {found.hu_max:g}, the networks' [-1, 1] and not HU; map them "
             "back by the calibration of the model: hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min"
         )
-    if found.hu_max <= BONE_HU:
+    if found.hu_max <= radiology.THRESHOLD_HU:
         raise InputError(
-            f"{path}: nothing above {BONE_HU:g} HU (greatest {found.hu_max:g}), no bone; give slices in HU"
+            f"{path}: nothing above {radiology.THRESHOLD_HU:g} HU (greatest {found.hu_max:g}), no bone; give slices in "
+            "HU"
         )
 
 
@@ -136,13 +157,3 @@ def check_pair(a: Slices, b: Slices) -> None:
         assumed = " (assumed; state it with --pixel_mm)"
         sizes = [f"{s.name} has {s.pixel_mm:g} mm pixels{'' if s.stated else assumed}" for s in (a, b)]
         raise InputError(f"{' and '.join(sizes)}: resample one of them")
-
-
-def copies(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
-    """Which fakes are the same, pixel by pixel and to a whole HU, as some real or its mirror image: (M,) bool."""
-
-    def keys(hu):
-        return [np.rint(x).astype(np.int16).tobytes() for x in hu]
-
-    known = set(keys(real)) | set(keys(real[:, :, ::-1]))
-    return np.array([key in known for key in keys(fake)])

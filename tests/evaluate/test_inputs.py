@@ -96,8 +96,3 @@ def test_different_pixels_are_refused_naming_both(hu):
     with pytest.raises(InputError, match=r"a.npy has 0.46875 mm pixels and b.npy has 0.5 mm pixels \(assumed"):
         inputs.check_pair(a, b)
     inputs.check_pair(a, inputs.Slices("c.npy", hu, 12, 60 / 128, True))
-
-
-def test_copies_are_found_flipped_too(hu):
-    fake = np.concatenate([hu[:2], hu[2:4, :, ::-1], hu[4:6] + 1])
-    assert inputs.copies(hu, fake.astype(np.float32)).tolist() == [True] * 4 + [False] * 2

@@ -1,7 +1,6 @@
 """t-SNE of real, fake and control slices, and beside it what a linear classifier makes of the same features."""
 
 import numpy as np
-import threadpoolctl
 
 from skullgan_jax.evaluate.measures import intervals
 
@@ -34,6 +33,7 @@ def tell_apart(real: np.ndarray, fake: np.ndarray, subjects: np.ndarray | None) 
     Returns:
       What `intervals.accuracy` gives.
     """
+    import threadpoolctl
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     n = min(len(real), len(fake))
@@ -64,6 +64,7 @@ def tsne(features: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     Returns:
       {set: (at most 500, 2)}, evenly spread over each set.
     """
+    import threadpoolctl
     from sklearn.manifold import TSNE
 
     some = {k: x[np.unique(np.linspace(0, len(x) - 1, SHOWN).astype(int))] for k, x in features.items()}

@@ -1,10 +1,9 @@
 """FID through torch-fidelity, an optional extra: the number that other papers print, with the protocol it hangs on."""
 
-import importlib
-
 import numpy as np
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine.extras import need
 
 WINDOW_HU = (0.0, 2000.0)
 LEAST = 2048  # Inception's features: with fewer slices their covariance is singular, and FID mostly counts slices
@@ -38,10 +37,7 @@ def check(num_real: int, num_fake: int) -> None:
             f"--fid: {num_real} reals and {num_fake} fakes; below {LEAST} each FID measures the number of slices more "
             f"than the slices; give more (--num={LEAST} or above), or leave --fid out: KID has no such bias"
         )
-    try:
-        importlib.import_module("torch_fidelity")
-    except ImportError:
-        raise InputError("--fid needs torch-fidelity: pip install 'skullgan_jax[fid]'") from None
+    need("torch_fidelity", "fid")
 
 
 def fid(real: np.ndarray, fake: np.ndarray, weights: str | None = None) -> dict:

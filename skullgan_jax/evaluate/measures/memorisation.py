@@ -9,26 +9,14 @@ import numpy as np
 import scipy.stats
 
 from skullgan_jax.evaluate.measures import compare, intervals
+from skullgan_jax.slices import copies
 
-COPY_HU = 100.0  # one head read again is 10 to 100 HU from itself, other places of it 107 or more (docs/prepare.md)
 PAIRS = 6
 _BATCH = 2048
 
 
-def _quarter(hu: np.ndarray) -> np.ndarray:
-    """(N, 1024) float32: means of 4 x 4 pixels."""
-    out = [
-        np.asarray(hu[i : i + _BATCH], np.float32).reshape(-1, 32, 4, 32, 4).mean((2, 4)).reshape(-1, 1024)
-        for i in range(0, len(hu), _BATCH)
-    ]
-    return np.concatenate(out)
-
-
 def nearest(hu: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest training slice of each, or its mirror image.
-
-    The distance is the RMS of the difference in HU over all pixels where either slice is above 0, at a quarter of the
-    resolution.
+    """The nearest training slice of each, or its mirror image, by the distance of `slices.copies`.
 
     Args:
       hu: (N, 128, 128) HU.
@@ -37,21 +25,14 @@ def nearest(hu: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       (N,) float32 distances in HU and (N,) indices, negative where it is the mirror image: of slice -index - 1.
     """
-    small = _quarter(hu)
-    squares, bone = (small**2).sum(1), (small > 0).astype(np.float32)
-    area = bone.sum(1)
+    small = copies.quarter(hu)
     best, index = np.full(len(hu), np.inf, np.float32), np.zeros(len(hu), int)
     for start in range(0, len(train), _BATCH):
-        part = _quarter(train[start : start + _BATCH])
+        part = copies.quarter(train[start : start + _BATCH])
         for mirrored in (False, True):
-            if mirrored:
-                part = part.reshape(-1, 32, 32)[:, :, ::-1].reshape(-1, 1024)
-            present = (part > 0).astype(np.float32)
-            d2 = squares[:, None] + (part**2).sum(1) - 2 * small @ part.T
-            either = area[:, None] + present.sum(1) - bone @ present.T
-            d2 = np.maximum(d2, 0) / np.maximum(either, 1)
-            k = d2.argmin(1)
-            found = d2[np.arange(len(hu)), k]
+            apart = copies.squared(small, part[:, :, ::-1] if mirrored else part)
+            k = apart.argmin(1)
+            found = apart[np.arange(len(hu)), k]
             nearer = found < best
             best[nearer] = found[nearer]
             index[nearer] = (-(start + k) - 1 if mirrored else start + k)[nearer]
@@ -72,7 +53,7 @@ def compare_with_training(fake, real, train, real_subjects, train_subjects, seed
     Returns:
       Numbers for metrics.json: medians, the probability that a fake lies nearer than a held-out slice (Mann-Whitney U /
       (N M); 0.5 is ideal) with a 95 % bootstrap interval by subject where known, its p value of independent slices,
-      shares nearer than COPY_HU, how many training subjects the fakes' nearest slices come from, `passes`;
+      shares of near copies, how many training subjects the fakes' nearest slices come from, `passes`;
       and arrays for the figure: distances, and the closest pairs.
     """
     distance, index = nearest(fake, train)
@@ -90,8 +71,8 @@ def compare_with_training(fake, real, train, real_subjects, train_subjects, seed
     low, high = np.quantile(drawn, (0.025, 0.975))
     test = scipy.stats.mannwhitneyu(distance, held_out, alternative="less")
     more_copies = intervals.difference(
-        intervals.share(distance < COPY_HU, None, intervals.DECIDES),
-        intervals.share(held_out < COPY_HU, subjects, intervals.DECIDES),
+        intervals.share(distance < copies.NEAR_HU, None, intervals.DECIDES),
+        intervals.share(held_out < copies.NEAR_HU, subjects, intervals.DECIDES),
     )
     closest = np.argsort(distance, kind="stable")[:PAIRS]
     own = np.where(index < 0, -index - 1, index)
@@ -101,9 +82,9 @@ def compare_with_training(fake, real, train, real_subjects, train_subjects, seed
         "held_out_median_hu": float(np.median(held_out)),
         "nearer": {"value": float(probability(distance, held_out)), "low": float(low), "high": float(high)},
         "p": float(test.pvalue),
-        "fake_copies": float(np.mean(distance < COPY_HU)),
-        "held_out_copies": float(np.mean(held_out < COPY_HU)),
-        "copy_hu": COPY_HU,
+        "fake_copies": float(np.mean(distance < copies.NEAR_HU)),
+        "held_out_copies": float(np.mean(held_out < copies.NEAR_HU)),
+        "copy_hu": copies.NEAR_HU,
         "passes": bool(np.quantile(drawn, 0.005) <= 0.5 and more_copies.low <= 0),
     }
     if train_subjects is not None:

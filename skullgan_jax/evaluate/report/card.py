@@ -2,7 +2,8 @@
 
 import json
 
-from skullgan_jax.evaluate.judge import MEASURES, written
+from skullgan_jax.evaluate.measures.table import MEASURES, written
+from skullgan_jax.slices.size import SIZE
 
 
 def markdown(model, metrics: dict) -> str:
@@ -17,12 +18,9 @@ def markdown(model, metrics: dict) -> str:
     """
     pair, sets = model.pair, metrics["sets"]
     provenance = json.dumps(model.provenance, indent=2, default=str)
-    trained_on = f"{sets['train']['num']:,} slices" if "train" in sets else "see provenance"
-    if "train" in sets and sets["train"]["subjects"]:
-        trained_on += f" of {sets['train']['subjects']} subjects"
-    judged = f"{sets['real']['num']:,} held-out slices"
-    if sets["real"]["subjects"]:
-        judged += f" of {sets['real']['subjects']} subjects"
+    known = "train" in sets and metrics["memorisation"]["trained_on"] is not False
+    trained_on = _slices(sets["train"]) if known else "see provenance"
+    judged = _slices(sets["real"], "held-out ")
     lines = [
         "# Model card: synthetic CT slices of the human skull",
         "",
@@ -32,8 +30,8 @@ def markdown(model, metrics: dict) -> str:
         "",
         f"- SkullGAN (arXiv 2308.00206) by skullgan_jax {metrics['version']}: nc {pair.nc}, nz {pair.nz}, ngf "
         f"{pair.ngf}, " + (f"ndf {pair.ndf}" if model.d_params is not None else "no discriminator"),
-        f"- Output: 128 x 128 pixels of {model.pixel_mm:g} mm in HU; -1 is {model.calibration.hu_min:g} HU, +1 is "
-        f"{model.calibration.hu_max:g} HU. Outer table on top, 0 outside of bone.",
+        f"- Output: {SIZE} x {SIZE} pixels of {model.pixel_mm:g} mm in HU; -1 is {model.calibration.hu_min:g} HU, "
+        f"+1 is {model.calibration.hu_max:g} HU. Outer table on top, 0 outside of bone.",
         f"- Trained on: {trained_on}",
         "",
         "## Use",
@@ -74,6 +72,11 @@ def markdown(model, metrics: dict) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _slices(about: dict, which: str = "") -> str:
+    subjects = f" of {about['subjects']} subjects" if about["subjects"] else ""
+    return f"{about['num']:,} {which}slices{subjects}"
 
 
 def _word(passes: bool | None) -> str:

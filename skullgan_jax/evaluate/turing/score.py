@@ -1,4 +1,4 @@
-"""The visual Turing test: a page that shows real and synthetic slices blinded, and what the readers' answers say.
+"""The visual Turing test: what the readers' answers say.
 
 A reader answers on one ordinal scale of six steps, fake or real times guess, probable or certain. Its middle is the
 decision (accuracy, sensitivity, specificity), the whole of it ranks the images (area under the ROC curve): a forced
@@ -6,105 +6,18 @@ choice alone has no curve, a confidence alone no decision. Positive means fake: 
 that were called fake, specificity the part of the reals that were called real.
 """
 
-import base64
-import hashlib
 import itertools
-import json
 import math
 import pathlib
 import textwrap
-import zlib
 
 import numpy as np
 from scipy import stats
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import files
+from skullgan_jax.evaluate.turing import files
 
-WINDOW = (300.0, 2300.0)  # HU, level 1300, width 2000
-_KEY, _ANSWERS = "skullgan_jax turing key 1", "skullgan_jax turing answers 1"
-_MARGIN = 8  # rows above and below what is shown of any image
 _LEVEL, _POWER = 0.95, 0.80
-
-
-def write_page(path, real, fake, *, pixel_mm: float, num: int = 100, seed: int = 0, window=WINDOW) -> pathlib.Path:
-    """Writes a blinded reading test as one HTML file that needs no network, and its key beside it.
-
-    What could tell the classes apart without looking at bone is not in the page. Images are stored as 8-bit steps of
-    the window, plain, in one block: each takes the same number of bytes and there is no file format to differ.
-    Everything at or below the window's lower end is 0, so that no setting of the page can bring out that real segments
-    are exactly 0 outside bone, or are cut at a threshold (300 HU by default in `prepare`), and fakes are not;
-    everything at or above its upper end is 255, so that neither the clipping of a scanner nor the greatest value of a
-    generator shows. All images have the same rows. Ids, their order and the name of the test come from the seed and
-    from the chosen slices in full, so a reader who knows the seed and this code cannot compute the order.
-
-    Args:
-      path: of the page, ending in .html; the key is written beside it as <stem>.key.json, not to be given to readers.
-      real: (N, H, W) HU, real dtype.
-      fake: (M, H, W) HU, real dtype.
-      pixel_mm: the edge of a pixel, for the scale bar.
-      num: images in the test, even; half of them are real. Drawn without replacement.
-      seed: >= 0.
-      window: (low, high) HU: what is kept of the images, and shown first; level and width can be changed within it.
-
-    Returns:
-      The path of the key.
-
-    Raises:
-      InputError: too few images, none in the window, different sizes, NaN, or the key of another test is in the way.
-      OSError: it cannot be written.
-    """
-    path = pathlib.Path(path)
-    low, high = map(float, window)
-    if path.suffix != ".html":
-        raise InputError(f"{path}: the reading test is a page: give a name that ends in .html")
-    if not high - low >= 100:
-        raise InputError(f"window {low:g} to {high:g} HU: give the lower end first, and at least 100 HU")
-    if num < 2 or num % 2:
-        raise InputError(f"num is {num}: half of the images are real, so give an even number of 2 or more")
-    if not pixel_mm > 0:
-        raise InputError(f"pixel_mm is {pixel_mm:g}: give the edge of a pixel in mm")
-    picks, chosen = [], []
-    for name, images in (("real", real), ("fake", fake)):
-        if len(images) < num // 2:
-            raise InputError(
-                f"{len(images)} {name} images for a test of {num}: give at least {num // 2}, or a lower num"
-            )
-        if images.ndim != 3 or images.shape[1:] != real.shape[1:]:
-            raise InputError(f"{name} images of shape {images.shape} beside real ones of {real.shape}: give (N, H, W)")
-        rng = np.random.default_rng((seed, zlib.crc32(f"turing {name}".encode())))
-        picks.append(np.sort(rng.choice(len(images), num // 2, replace=False)))
-        hu = np.asarray(images[picks[-1]], np.float32)
-        if not np.isfinite(hu).all():
-            raise InputError(f"{name} images hold NaN or infinity: write them again without")
-        if not (hu > low).any():
-            raise InputError(f"{name} images hold nothing above {low:g} HU (greatest: {hu.max():g}): give slices in HU")
-        chosen.append(hu)
-    hu, index = np.concatenate(chosen), np.concatenate(picks)
-
-    digest = hashlib.sha256(hu.tobytes() + repr((seed, pixel_mm, low, high)).encode()).digest()
-    rng = np.random.default_rng(list(digest))
-    order = rng.permutation(num)
-    test, *ids = (f"{n:08x}" for n in rng.choice(2**32, num + 1, replace=False))
-    pixels = np.rint(255 * (np.clip(hu[order], low, high) - low) / (high - low)).astype(np.uint8)
-    rows = np.flatnonzero(pixels.any((0, 2)))
-    pixels = pixels[:, max(0, rows[0] - _MARGIN) : rows[-1] + 1 + _MARGIN]
-
-    page = {"id": test, "ids": ids, "pixel_mm": pixel_mm, "window": [low, high], "shape": pixels.shape[1:]}
-    page["pixels"] = base64.b64encode(pixels.tobytes()).decode()
-    truth = [{"truth": "real" if i < num // 2 else "fake", "index": int(index[i])} for i in order]
-    key = {"format": _KEY, "test": test, "seed": seed, "num": num, "pixel_mm": pixel_mm, "window": [low, high]}
-    key["images"] = dict(zip(ids, truth, strict=True))
-
-    key_path = path.with_name(f"{path.stem}.key.json")
-    if key_path.exists() and _read(key_path, _KEY, "key")["test"] != test:
-        raise InputError(
-            f"{key_path}: is the key of another test, whose answers need it: move it away, or give another path"
-        )
-    template = pathlib.Path(__file__).with_name("turing.html").read_text(encoding="utf-8")
-    files.write_text(key_path, json.dumps(key, indent=1))
-    files.write_text(path, template.replace("@TEST@", json.dumps(page)))
-    return key_path
 
 
 def score(answer_paths, key_path) -> dict:
@@ -131,14 +44,14 @@ def score(answer_paths, key_path) -> dict:
     Raises:
       InputError: damaged, of another test, without an answer, or a reader twice.
     """
-    key = _read(pathlib.Path(key_path), _KEY, "key")
+    key = files.read(pathlib.Path(key_path), files.KEY)
     images = key["images"]
     fake = np.array([image["truth"] == "fake" for image in images.values()])
-    files = {}
+    given = {}
     if not answer_paths:
         raise InputError("no answers to score: give the files that the readers saved")
     for path in map(pathlib.Path, answer_paths):
-        answers = _read(path, _ANSWERS, "answers")
+        answers = files.read(path, files.ANSWERS)
         if answers["test"] != key["test"]:
             raise InputError(
                 f"{path}: answers test {answers['test']}, the key {key_path} is of {key['test']}: give its own key"
@@ -149,17 +62,17 @@ def score(answer_paths, key_path) -> dict:
         if not answers["answers"]:
             raise InputError(f"{path}: holds no answer: leave it out")
         name = answers["reader"]["name"]
-        twin = [p for p, a in files.items() if a["reader"]["name"].casefold() == name.casefold()]
+        twin = [p for p, a in given.items() if a["reader"]["name"].casefold() == name.casefold()]
         if twin:
             raise InputError(f"{path}: reader {name} is in {twin[0]} too: give one file per reader")
-        files[path] = answers
+        given[path] = answers
 
     # (readers, images): -3 certainly real to 3 certainly fake, NaN where unanswered.
-    ratings = np.array([[_rating(a["answers"].get(i)) for i in images] for a in files.values()])
+    ratings = np.array([[_rating(a["answers"].get(i)) for i in images] for a in given.values()])
     answered, called_fake = ~np.isnan(ratings), ratings > 0
     right = answered & (called_fake == fake)
     readers = []
-    for k, answers in enumerate(files.values()):
+    for k, answers in enumerate(given.values()):
         seconds = [a["seconds"] for a in answers["answers"].values()]
         about = {**answers["reader"], "answered": int(answered[k].sum()), "missing": int((~answered[k]).sum())}
         readers.append(about | {"seconds": float(np.median(seconds))} | _figures(ratings[k : k + 1], fake))
@@ -370,43 +283,3 @@ def _percent(share: dict | None) -> str:
 
 def _interval(interval: list | None, form: str) -> str:
     return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
-
-
-def _read(path: pathlib.Path, form: str, what: str) -> dict:
-    """A key or a file of answers, checked field by field: it went through other people's hands."""
-    try:
-        found = json.loads(path.read_bytes(), parse_constant=_refuse)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): give the {what} of a reading test") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: is not JSON, or damaged: get the file again") from None
-    if not isinstance(found, dict) or found.get("format") != form:
-        raise InputError(f"{path}: is not the {what} of a reading test (format {form!r} missing): give another file")
-    try:
-        _check(found["test"], str)
-        if form == _KEY:
-            for image in _check(found["images"], dict).values():
-                if image["truth"] not in ("real", "fake"):
-                    raise ValueError
-            return found
-        reader = {"name": " ".join(_check(found["reader"]["name"], str).split())}
-        if not reader["name"] or not reader["name"].isprintable() or len(reader["name"]) > 200:
-            raise ValueError
-        reader |= {"role": _check(found["reader"]["role"], str), "years": _check(found["reader"]["years"], int, float)}
-        for answer in _check(found["answers"], dict).values():
-            if answer["answer"] not in ("real", "fake") or answer["confidence"] not in (1, 2, 3):
-                raise ValueError
-            _check(answer["seconds"], int, float)
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: is damaged (a field is missing or has no sense): get the file again") from None
-    return found | {"reader": reader}
-
-
-def _refuse(constant: str):
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _check(value, *kinds: type):
-    if not isinstance(value, kinds):
-        raise TypeError
-    return value
