@@ -290,7 +290,7 @@ def _finish(config, workdir, checkpoints) -> None:
     best = checkpoints.best
     checkpoints.close()
     trained = load(workdir)
-    trained.compute_standing()
+    trained.compute_standing(verbose=True)
     trained.save(workdir / "model")
     say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
     if not config.final_slices:
