@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -142,6 +143,27 @@ def test_streams(small, ten):
     dataset = small.dataset(4, seed=3, num=10)
     for _ in range(2):  # each iteration begins anew
         np.testing.assert_array_equal(np.concatenate(list(dataset.as_numpy_iterator())), ten)
+
+
+def test_the_recipe_for_pytorch(small_model, ten, monkeypatch):
+    """As docs/sampling.md has it: one after the other, or a part for each worker."""
+    torch = pytest.importorskip("torch")
+    (recipe,) = (c for c in (ROOT / "docs" / "sampling.md").read_text().split("```") if "IterableDataset" in c)
+    names = {}
+    exec(recipe.removeprefix("python").replace("models/skullgan", str(small_model)), names)
+    assert names["loader"].dataset.num == 10_000
+    slices = names["Slices"](small_model, 10, batch_size=4, seed=3)
+    found = list(torch.utils.data.DataLoader(slices, batch_size=None))
+    assert [tuple(hu.shape) for hu in found] == [(4, 128, 128), (4, 128, 128), (2, 128, 128)]
+    np.testing.assert_array_equal(torch.cat(found), ten)
+    parts = []
+    for worker in range(3):
+        monkeypatch.setattr(
+            torch.utils.data, "get_worker_info", lambda w=worker: types.SimpleNamespace(id=w, num_workers=3)
+        )
+        parts.append(torch.cat(list(slices)))
+    assert [len(part) for part in parts] == [3, 3, 4]
+    np.testing.assert_array_equal(torch.cat(parts), ten)
 
 
 def test_progress_counts_to_the_end(small):
