@@ -3,13 +3,39 @@
 import skullgan_jax
 model = skullgan_jax.load("models/skullgan")  # a model directory, a training workdir or netG_SkullGAN.pth
 hu = model.sample(16, seed=0)  # (16, 128, 128) int16
+dense = model.samples(16, seed=0, where="sdr > 0.6")  # .hu, .index and .measures
 """
 
-from skullgan_jax.version import __version__ as __version__
+import importlib
+from typing import TYPE_CHECKING
 
+from skullgan_jax.errors import InputError
+from skullgan_jax.version import __version__
 
-def load(path):
-    """Read a model: see skullgan_jax.model.load.load, which this imports when it is called."""
+if TYPE_CHECKING:
     from skullgan_jax.model.load import load
+    from skullgan_jax.model.trained import Model
+    from skullgan_jax.nets.networks import Discriminator, Generator
+    from skullgan_jax.slices.calibration import Calibration
 
-    return load(path)
+__all__ = ["Calibration", "Discriminator", "Generator", "InputError", "Model", "__version__", "load"]
+
+# Imported when they are asked for: JAX takes a second, and neither --help nor a worker of `prepare` needs it.
+_HOMES = {
+    "Calibration": "skullgan_jax.slices.calibration",
+    "Discriminator": "skullgan_jax.nets.networks",
+    "Generator": "skullgan_jax.nets.networks",
+    "Model": "skullgan_jax.model.trained",
+    "load": "skullgan_jax.model.load",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

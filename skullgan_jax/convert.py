@@ -76,7 +76,7 @@ def _run(flags) -> None:
             verbose=flags.verbose,
         )
         if flags.standing:
-            converted.compute_standing()
+            converted.compute_standing(verbose=True)
         _writing(output, lambda: converted.save(output))
         later = "" if flags.standing else "; the first sampling computes its standing statistics (--standing: now)"
         sizes = " ".join(f"{k}={getattr(converted.pair, k)}" for k in ("nc", "nz", "ngf"))

@@ -74,7 +74,7 @@ def _run(flags) -> None:
     if flags.seed >= 1 << 32:
         raise InputError(f"--seed={flags.seed}: give one below 2^32")
     most = draw.INDICES - flags.start
-    max_draws = flags.max_draws or min(max(100 * flags.num, 10_000), most)
+    max_draws = flags.max_draws or select.give_up_after(flags.num, flags.start)
     if max(flags.num, flags.max_draws or 0) > most:
         asked = f"--start={flags.start} --num={flags.num}"
         raise InputError(f"{asked}: indices end at 2^32 - 1; give less, or another --seed")

@@ -16,12 +16,18 @@ from flax import traverse_util
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files
+from skullgan_jax.nets.networks import Weights
 
 FORMAT = 1
 STANDING = "standing.safetensors"
 
 
-def write(folder: str | os.PathLike, networks: dict, about: dict, standing: tuple[dict, dict] | None) -> None:
+def write(
+    folder: str | os.PathLike,
+    networks: dict[str, tuple[Weights, Weights]],
+    about: dict,
+    standing: tuple[Weights, dict[str, str]] | None,
+) -> None:
     """Write the directory, as a whole.
 
     Args:
@@ -44,32 +50,48 @@ def write(folder: str | os.PathLike, networks: dict, about: dict, standing: tupl
             write_standing(partial, *standing)
 
 
-def write_standing(folder: pathlib.Path, tree: dict, about: dict[str, str]) -> None:
-    """Add the statistics to sample with, and what they were computed of.
+def write_standing(folder: pathlib.Path, tree: Weights, about: dict[str, str]) -> None:
+    """Keep the statistics to sample with in a model directory or a workdir, and what they were computed of.
 
-    They are not taken for those of other weights: the hash of the generator's file goes with them.
+    They are not taken for those of other weights: in a model directory the hash of the generator's file goes with them,
+    anywhere `model_sha256` of `about`.
 
     Raises:
       OSError: they cannot be written.
     """
-    generator = json.loads((folder / "model.json").read_text())["files"]["generator.safetensors"]
+    if (folder / "model.json").exists():
+        about = {"generator": _about(folder)["files"]["generator.safetensors"]} | about
     with files.whole(folder / STANDING) as partial:
-        _write(partial, tree, {"generator": generator} | about)
+        _write(partial, tree, about)
 
 
-def read(folder: pathlib.Path) -> tuple[dict, dict, dict | None]:
+def read_standing(folder: pathlib.Path, name: str, value: str) -> Weights | None:
+    """The statistics that are kept there, if they are, and are of the weights that this name and value stand for.
+
+    Raises:
+      OSError, safetensors.SafetensorError: the file is damaged.
+    """
+    path = folder / STANDING
+    if not path.exists():
+        return None
+    with safetensors.safe_open(path, "numpy") as file:
+        fits = (file.metadata() or {}).get(name) == value
+    return _read(path) if fits else None
+
+
+def read(folder: pathlib.Path) -> tuple[dict, dict[str, dict[str, Weights]], Weights | None]:
     """(model.json, network -> {"params", "stats"}, the statistics to sample with or None); a shape is not looked at.
 
     Raises:
       InputError: it has another format.
       KeyError, TypeError, ValueError, OSError, safetensors.SafetensorError: a file is missing or damaged.
     """
-    about = json.loads((folder / "model.json").read_text())
+    about = _about(folder)
     if about["format"] != FORMAT:
         raise InputError(f"model.json has format {about['format']}, this version reads {FORMAT}; update it")
     names = ["generator"] + (["discriminator"] if about["ndf"] is not None else [])
     networks = {name: _read(folder / f"{name}.safetensors") for name in names}
-    return about, networks, _standing(folder, about["files"]["generator.safetensors"])
+    return about, networks, read_standing(folder, "generator", about["files"]["generator.safetensors"])
 
 
 def write_safetensors(path: pathlib.Path, arrays: dict[str, np.ndarray], about: dict[str, str] | None = None) -> None:
@@ -80,6 +102,10 @@ def write_safetensors(path: pathlib.Path, arrays: dict[str, np.ndarray], about: 
         raise OSError(f"{path.name}: {error}") from None
 
 
+def _about(folder: pathlib.Path) -> dict:
+    return json.loads((folder / "model.json").read_text())
+
+
 def _write(path: pathlib.Path, tree: dict, about: dict | None = None) -> None:
     write_safetensors(path, traverse_util.flatten_dict(jax.device_get(tree), sep="."), about)
 
@@ -87,13 +113,3 @@ def _write(path: pathlib.Path, tree: dict, about: dict | None = None) -> None:
 def _read(path: pathlib.Path) -> dict:
     path.stat()  # safetensors would not name the file that is missing
     return traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep=".")
-
-
-def _standing(folder: pathlib.Path, generator: str) -> dict | None:
-    """The stored statistics, if they are there and of this generator, given by its hash."""
-    path = folder / STANDING
-    if not path.exists():
-        return None
-    with safetensors.safe_open(path, "numpy") as file:
-        fits = (file.metadata() or {}).get("generator") == generator
-    return _read(path) if fits else None

@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from skullgan_jax.nets import networks, rng
 from skullgan_jax.nets.layers import BN_MOMENTUM
+from skullgan_jax.nets.networks import Weights
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices import radiology
 from skullgan_jax.slices.calibration import Calibration
@@ -32,7 +33,7 @@ def default_batch() -> int:
 
 
 @functools.cache
-def generator(pair: Pair):
+def generator(pair: Pair) -> Callable:
     """Jitted `generate(params, stats, key, indices) -> (B, 128, 128, nc)` in [-1, 1], BatchNorm from `stats`.
 
     For weights that change, as in training. One function a pair, so that all who call it with the same batch size share
@@ -48,35 +49,50 @@ def generator(pair: Pair):
     return generate
 
 
-def key(seed: int):
+def key(seed: int) -> jax.Array:
     """The stream that samples of a seed come from."""
     return rng.stream(seed, "sample")
 
 
 def standing_statistics(
-    pair: Pair, params: dict, *, seed: int = 0, batch: int = BATCH, num: int = STANDING_LATENTS, progress=None
-) -> dict:
+    pair: Pair,
+    params: Weights,
+    *,
+    seed: int = 0,
+    batch: int = BATCH,
+    num: int = STANDING_LATENTS,
+    progress: Callable[[int], object] | None = None,
+) -> Weights:
     """BatchNorm statistics for sampling: batch means and unbiased variances averaged over num/batch seeded batches.
 
     Unlike running statistics they are of these weights alone, not of a trail of earlier ones. progress is called with
     the number of latents done.
     """
-    graph, _ = pair.graphs()
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: pair.init(0)[1]))
-
-    @jax.jit
-    def one(params, start):
-        z, noise = rng.latents(rng.stream(seed, "standing"), start + jnp.arange(batch), pair.nz, pair.ngf)
-        moved = networks.apply(graph, params, zeros, z, noise, train=True)[1]
-        return jax.tree.map(lambda s: s / BN_MOMENTUM, moved)  # from zero, one move is a tenth of the batch's
-
-    total = zeros
+    one, stream, total = _batch_statistics(pair, batch), rng.stream(seed, "standing"), _no_statistics(pair)
     for start in range(0, num, batch):
-        total = jax.tree.map(jnp.add, total, one(params, start))
+        total = jax.tree.map(jnp.add, total, one(params, stream, start))
         if progress:
             jax.block_until_ready(total)
             progress(start + batch)
     return jax.tree.map(lambda s: s / (num // batch), total)
+
+
+@functools.cache
+def _batch_statistics(pair: Pair, batch: int) -> Callable:
+    """Jitted (params, stream, start) -> the statistics of one batch of latents."""
+    graph, _ = pair.graphs()
+
+    @jax.jit
+    def one(params, stream, start):
+        z, noise = rng.latents(stream, start + jnp.arange(batch), pair.nz, pair.ngf)
+        moved = networks.apply(graph, params, _no_statistics(pair), z, noise, train=True)[1]
+        return jax.tree.map(lambda s: s / BN_MOMENTUM, moved)  # from zero, one move is a tenth of the batch's
+
+    return one
+
+
+def _no_statistics(pair: Pair) -> Weights:
+    return jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: pair.init(0)[1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +112,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, rows) -> "Samples":
+    def __getitem__(self, rows: slice | np.ndarray) -> "Samples":
         """Some of them, by a slice or an array of positions."""
         return Samples(self.index[rows], self.hu[rows], {k: v[rows] for k, v in self.measures.items()})
 
@@ -120,19 +136,30 @@ class Sampler:
       batch: samples per device at a time.
     """
 
-    def __init__(self, pair: Pair, params, stats, calibration: Calibration, pixel_mm: float, *, seed: int, batch: int):
+    def __init__(
+        self,
+        pair: Pair,
+        params: Weights,
+        stats: Weights | None,
+        calibration: Calibration,
+        pixel_mm: float,
+        *,
+        seed: int,
+        batch: int,
+    ) -> None:
         devices = jax.local_devices()
         mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
         everywhere, self._by_device = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
         if stats is not None:
-            params = jax.jit(functools.partial(_folded, pair.dtype), out_shardings=everywhere)(params, stats)
+            params = _fold(pair.dtype, everywhere)(params, stats)
         self.batch, self._devices = batch, len(devices)
         self._params, self._key = jax.device_put((params, key(seed)), everywhere)
         self._program = _program(pair, stats is not None, calibration, pixel_mm, batch, mesh)
 
     def batches(self, numbers: Iterable[int]) -> Iterator[Samples]:
         """Whole batches by their numbers, in the order given; two calls of the devices are queued ahead."""
-        queue, numbers = collections.deque(), iter(numbers)
+        numbers = iter(numbers)
+        queue: collections.deque[tuple[list[int], tuple]] = collections.deque()
         while True:
             while len(queue) < 2 and (some := list(itertools.islice(numbers, self._devices))):
                 padded = some + [some[-1]] * (self._devices - len(some))
@@ -142,12 +169,14 @@ class Sampler:
                 return
             some, (hu, measures) = queue.popleft()
             index = (np.array(some)[:, None] * self.batch + np.arange(self.batch)).ravel()
-            drawn = {k: np.asarray(v)[: len(index)] for k, v in measures.items()}
-            drawn = Samples(index, np.asarray(hu)[: len(index)], drawn)
+            measured = {k: np.asarray(v)[: len(index)] for k, v in measures.items()}
+            drawn = Samples(index, np.asarray(hu)[: len(index)], measured)
             for i in range(len(some)):
                 yield drawn[i * self.batch : (i + 1) * self.batch]
 
-    def ranges(self, ranges: Iterable[tuple[int, int]], progress=None) -> Iterator[Samples]:
+    def ranges(
+        self, ranges: Iterable[tuple[int, int]], progress: Callable[[int], object] | None = None
+    ) -> Iterator[Samples]:
         """The samples of each range of indices [first, last), one after the other.
 
         Args:
@@ -156,7 +185,7 @@ class Sampler:
         """
         ranges, ahead = itertools.tee(ranges)
         batches = self.batches(_without_repeats(self._numbers(ahead)))
-        held, first_held, done = None, -1, 0
+        first_held, done = -1, 0
         for first, last in ranges:
             parts = []
             for number in range(first // self.batch, -(-last // self.batch)):
@@ -168,7 +197,7 @@ class Sampler:
                     progress(done)
             yield Samples.concatenate(parts)
 
-    def _numbers(self, ranges) -> Iterator[int]:
+    def _numbers(self, ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
         for first, last in ranges:
             yield from range(first // self.batch, -(-last // self.batch))
 
@@ -178,12 +207,19 @@ def _without_repeats(numbers: Iterable[int]) -> Iterator[int]:
     return (number for number, _ in itertools.groupby(numbers))
 
 
-def _folded(dtype: str, params, stats):
-    return jax.tree.map(lambda x: x.astype(dtype), networks.fold(params, stats))
+@functools.cache
+def _fold(dtype: str, sharding: NamedSharding) -> Callable:
+    """Jitted (params, stats) -> the weights that are sampled with."""
+    return jax.jit(
+        lambda params, stats: jax.tree.map(lambda x: x.astype(dtype), networks.fold(params, stats)),
+        out_shardings=sharding,
+    )
 
 
 @functools.cache
-def _program(pair: Pair, folded: bool, calibration: Calibration, pixel_mm: float, batch: int, mesh):
+def _program(
+    pair: Pair, folded: bool, calibration: Calibration, pixel_mm: float, batch: int, mesh: jax.sharding.Mesh
+) -> Callable:
     """Jitted (params, key, starts) -> (hu, measures): a batch on each device from its start."""
     graph = networks.structure(functools.partial(pair.generator, folded=folded))
     stats = {} if folded else jax.eval_shape(lambda: pair.init(0)[1])

@@ -1,7 +1,9 @@
 """The front door of models: a model directory, a training workdir or a released .pth becomes a Model."""
 
+import contextlib
 import os
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,9 +44,10 @@ def load(path: str | os.PathLike) -> Model:
 
 def _from_directory(folder: pathlib.Path) -> Model:
     about, networks, standing = directory.read(folder)
-    pair = Pair(**{k: int(about[k]) for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None})
+    sizes: dict[str, Any] = {k: int(about[k]) for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None}
+    pair = Pair(**sizes)
     pair.graphs()  # refuses sizes that the architecture cannot have
-    g, d = networks["generator"], networks.get("discriminator", {"params": None, "stats": None})
+    g, d = networks["generator"], networks.get("discriminator", {})
     tracked = about["batches_tracked"]
     counted = {"generator": 5, "discriminator": 4}  # how many BatchNorms each has
     if any(len(tracked[net]) != counted[net] or set(map(type, tracked[net])) != {int} for net in networks):
@@ -53,8 +56,8 @@ def _from_directory(folder: pathlib.Path) -> Model:
         pair=pair,
         g_params=g["params"],
         g_stats=g["stats"],
-        d_params=d["params"],
-        d_stats=d["stats"],
+        d_params=d.get("params"),
+        d_stats=d.get("stats"),
         calibration=Calibration.from_dict(about["calibration"]),
         pixel_mm=float(about["pixel_mm"]),
         provenance=about["provenance"],
@@ -64,11 +67,10 @@ def _from_directory(folder: pathlib.Path) -> Model:
     )
 
 
-def _check_shapes(model: Model, path) -> None:
-    g_params, g_stats, d_params, d_stats = jax.eval_shape(lambda: model.pair.init(0))
-    if model.d_params is None:
-        d_params, d_stats = None, None
-    expected = (g_params, g_stats, d_params, d_stats, g_stats if model.standing is not None else None)
+def _check_shapes(model: Model, path: str | os.PathLike) -> None:
+    g_params, g_stats, *d = jax.eval_shape(lambda: model.pair.init(0))
+    alone = model.d_params is None
+    expected = (g_params, g_stats, *((None, None) if alone else d), g_stats if model.standing is not None else None)
     found = (model.g_params, model.g_stats, model.d_params, model.d_stats, model.standing)
     if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, expected):
         raise InputError(f"{path}: the weights do not have the shapes that model.json states; export it again")
@@ -83,6 +85,7 @@ def _without_paths(config: dict) -> dict:
 def _from_workdir(folder: pathlib.Path) -> Model:
     checkpoints = checkpoint.Checkpoints(folder, create=False)
     step = checkpoints.best
+    assert step is not None  # as there is a checkpoint
     meta = checkpoints.meta(step)
     pair = Pair(**meta["pair"])
     names = ("g_params", "g_stats", "d_params", "d_stats")
@@ -93,7 +96,7 @@ def _from_workdir(folder: pathlib.Path) -> Model:
     )
     parts = jax.device_get(checkpoints.restore_parts(step, like))
     checkpoints.close()
-    return Model(
+    model = Model(
         pair=pair,
         **parts,
         calibration=Calibration.from_dict(meta["calibration"]),
@@ -106,4 +109,10 @@ def _from_workdir(folder: pathlib.Path) -> Model:
             "config": _without_paths(meta["config"]),
             "data": meta["data"],
         },
+        folder=folder,
     )
+    for place in (folder, folder / "model"):  # where sampling keeps them, and what the end of the run exported
+        if model.standing is None and (place / directory.STANDING).exists():
+            with contextlib.suppress(OSError, safetensors.SafetensorError):  # damaged: to be computed again
+                model.standing = directory.read_standing(place, "model_sha256", model.sha256)
+    return model

@@ -1,9 +1,13 @@
 """The weights of the published pair under PyTorch's names and under ours: a table, read in both directions."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import jax
 import numpy as np
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.nets.networks import Weights
 from skullgan_jax.nets.pair import Pair
 
 NETS = ("generator", "discriminator")
@@ -14,7 +18,7 @@ _COUNT = "num_batches_tracked"
 _FIRST = {"generator": "main1.0.weight", "discriminator": "main.0.weight"}  # no other network has a key of this end
 
 
-def table(net: str):
+def table(net: str) -> Iterator[tuple[str, tuple[str, str], tuple[int, ...] | None]]:
     """Rows (torch key, path here, axes to transpose or None); num_batches_tracked has no counterpart."""
     if net == "generator":
         convs = [(f"main{i}.0", f"main{i}", _UP, False) for i in range(1, 7)]
@@ -40,7 +44,7 @@ def shapes(net: str, pair: Pair) -> dict[str, tuple[int, ...]]:
     """Shapes in torch by key, num_batches_tracked included."""
     trees = jax.eval_shape(lambda: pair.init(0))
     params, stats = trees[:2] if net == "generator" else trees[2:]
-    result = {key: () for key in _counts(net)}
+    result: dict[str, tuple[int, ...]] = {key: () for key in _counts(net)}
     for key, (layer, leaf), axes in table(net):
         shape = (stats if leaf in ("mean", "var") else params)[layer][leaf].shape
         result[key] = shape if axes is None else tuple(shape[i] for i in np.argsort(axes))
@@ -102,7 +106,7 @@ def sizes(state_dicts: dict[str, dict]) -> Pair:
             raise InputError(f"{key} of the {net} has shape {shape}, not four axes; give a .pth of the published pair")
         return shape[axis]
 
-    given = {}
+    given: dict[str, Any] = {}
     if "generator" in state_dicts:
         given |= {"nz": size("generator", "main1.0.weight", 0), "ngf": size("generator", "main1.0.weight", 1) // 16}
         given["nc"] = size("generator", "conv4.weight", 0)
@@ -116,7 +120,7 @@ def sizes(state_dicts: dict[str, dict]) -> Pair:
     return pair
 
 
-def from_torch(net: str, state_dict: dict, pair: Pair) -> tuple[dict, dict, list[int]]:
+def from_torch(net: str, state_dict: dict, pair: Pair) -> tuple[Weights, Weights, list[int]]:
     """A published state dict as (params, stats, batches tracked by each BatchNorm).
 
     Args:
@@ -144,7 +148,8 @@ def from_torch(net: str, state_dict: dict, pair: Pair) -> tuple[dict, dict, list
         raise InputError(
             f"is not a {net} of nc={pair.nc} nz={pair.nz} ngf={pair.ngf} ndf={pair.ndf}: {'; '.join(wrong)}"
         )
-    params, stats = {}, {}
+    params: Weights = {}
+    stats: Weights = {}
     for key, (layer, leaf), axes in table(net):
         array = state_dict[key]
         array = _aligned(array if axes is None else array.transpose(axes))
@@ -166,7 +171,9 @@ def _aligned(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-def to_torch(net: str, params: dict, stats: dict, batches_tracked: list[int] | None = None) -> dict[str, np.ndarray]:
+def to_torch(
+    net: str, params: Weights, stats: Weights, batches_tracked: list[int] | None = None
+) -> dict[str, np.ndarray]:
     """The inverse of `from_torch`; batches_tracked are zeros if not given."""
     state_dict = {}
     for key, (layer, leaf), axes in table(net):

@@ -2,8 +2,11 @@
 
 import datetime
 import functools
+import os
 import pathlib
+from collections.abc import Callable
 from concurrent import futures
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +19,7 @@ from skullgan_jax.machine import files
 from skullgan_jax.model import directory, pytorch_file, pytorch_names
 from skullgan_jax.model.trained import Model
 from skullgan_jax.nets import networks
+from skullgan_jax.nets.networks import Weights
 from skullgan_jax.nets.pair import Pair, quick_to_compile
 from skullgan_jax.slices.calibration import Calibration
 from skullgan_jax.slices.size import PIXEL_MM, SIZE
@@ -29,7 +33,12 @@ _SLACK = 64 << 20  # bytes that tensors which share memory may need beyond the s
 
 
 def read(
-    *, generator, discriminator=None, calibration: Calibration | str = "auto", pixel_mm: float = PIXEL_MM, verbose=False
+    *,
+    generator: str | os.PathLike,
+    discriminator: str | os.PathLike | None = None,
+    calibration: Calibration | str = "auto",
+    pixel_mm: float = PIXEL_MM,
+    verbose: bool = False,
 ) -> Model:
     """A pair in PyTorch's files as a model.
 
@@ -47,8 +56,8 @@ def read(
     Raises:
       InputError: a file cannot be read, does not fit, or the scale cannot be told.
     """
-    paths = {"generator": generator, "discriminator": discriminator}
-    paths = {net: pathlib.Path(path) for net, path in paths.items() if path is not None}
+    given = {"generator": generator, "discriminator": discriminator}
+    paths = {net: pathlib.Path(path) for net, path in given.items() if path is not None}
     state_dicts = {net: _state_dict(net, path) for net, path in paths.items()}  # views of the mapped files
     try:
         pair = pytorch_names.sizes(state_dicts)
@@ -69,27 +78,28 @@ def read(
             say(f"{path}: {', '.join(dtypes)} become float32")
         if verbose:
             _print_table(net, path, state_dict, params, stats)
-    converted = Model(
-        pair,
-        *weights["generator"],
-        *weights.get("discriminator", (None, None)),
-        calibration=SCALES.get(calibration, calibration),
-        pixel_mm=pixel_mm,
-        provenance={
-            "sources": sources,
-            "converted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "version": __version__,
-        },
-        batches_tracked=tracked,
-    )
+    provenance: dict[str, Any] = {
+        "sources": sources,
+        "converted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+    }
+    g_params, g_stats = weights["generator"]
+    d_params, d_stats = weights.get("discriminator", (None, None))
     if look is not None:
         try:
-            converted.calibration, why = _scale_of_background(look.result(), converted)
+            calibration, why = _scale_of_background(look.result(), pair, g_params, g_stats)
         except InputError as error:
             raise InputError(f"{generator}: {error}") from None
         say(f"{generator}: {why}")
-        converted.provenance["hu_scale"] = why
-    return converted
+        provenance["hu_scale"] = why
+    return Model(
+        pair,
+        *(g_params, g_stats, d_params, d_stats),
+        calibration if isinstance(calibration, Calibration) else SCALES[calibration],
+        pixel_mm,
+        provenance,
+        tracked,
+    )
 
 
 def _state_dict(net: str, path: pathlib.Path) -> dict:
@@ -111,14 +121,14 @@ def _state_dict(net: str, path: pathlib.Path) -> dict:
     return found
 
 
-def _print_table(net, path, state_dict, params, stats) -> None:
+def _print_table(net: str, path: pathlib.Path, state_dict: dict, params: Weights, stats: Weights) -> None:
     print(f"{net}: {path}")
     for key, (layer, leaf), _ in pytorch_names.table(net):
         array = (stats if leaf in ("mean", "var") else params)[layer][leaf]
         print(f"  {key:24} {state_dict[key].shape!s:22} -> {f'{layer}.{leaf}':16} {array.shape}")
 
 
-def _compile_look(pair: Pair):
+def _compile_look(pair: Pair) -> jax.stages.Compiled:
     """Compile what draws the samples to look at: it takes as long as reading the files, beside which it runs."""
     graph, _ = pair.graphs()
     like = jax.eval_shape(lambda: pair.init(0)[:2])
@@ -126,7 +136,7 @@ def _compile_look(pair: Pair):
     return run.lower(*like, *_latents(pair)).compile()
 
 
-def _latents(pair: Pair):
+def _latents(pair: Pair) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """A few z and noise; which ones does not matter, and numpy's need no compiling."""
     random = np.random.default_rng(0)
     shapes = [(pair.nz,)] + [(SIZE, SIZE, pair.ngf // k) for k in (2, 8)]
@@ -134,7 +144,7 @@ def _latents(pair: Pair):
     return z, tuple(noise)
 
 
-def _scale_of_background(look, converted: Model) -> tuple[Calibration, str]:
+def _scale_of_background(look: Callable, pair: Pair, params: Weights, stats: Weights) -> tuple[Calibration, str]:
     """The HU scale by the value that most pixels of samples have, and why.
 
     Slices of the skull are air for more than half: a network trained on (0, max) -> [-1, 1] makes it -1, one trained on
@@ -143,7 +153,7 @@ def _scale_of_background(look, converted: Model) -> tuple[Calibration, str]:
     Raises:
       InputError: most pixels are neither.
     """
-    x = np.asarray(look(converted.g_params, converted.g_stats, *_latents(converted.pair))[0])[..., 0]
+    x = np.asarray(look(params, stats, *_latents(pair))[0])[..., 0]
     at_minus_1, at_0 = np.mean(x < -0.9), np.mean(abs(x) < 0.1)
     below, above = np.mean(x < -0.2), np.mean(x > 0.2)
     measured = f"{100 * at_minus_1:.0f} % of the pixels of {_LOOK_AT} samples are near -1, {100 * at_0:.0f} % near 0"
@@ -173,7 +183,7 @@ def write(trained: Model, folder: pathlib.Path, to: str) -> list[pathlib.Path]:
     with files.whole(folder) as partial:
         partial.mkdir()
         for net, (params, stats) in networks.items():
-            if params is None:
+            if params is None or stats is None:
                 continue
             state_dict = pytorch_names.to_torch(net, params, stats, trained.batches_tracked[net])
             if to == "torch":

@@ -3,11 +3,12 @@
 import ast
 import functools
 import operator
+from collections.abc import Callable
 
 import numpy as np
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.model.draw import Samples
+from skullgan_jax.model.draw import INDICES, Sampler, Samples
 from skullgan_jax.slices import duplicates, radiology
 
 _COMPARISONS = {
@@ -29,7 +30,7 @@ class Where:
       InputError: what in it is not understood.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         self.text = text
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
@@ -97,7 +98,7 @@ class Selection:
       draws: how many were seen.
     """
 
-    def __init__(self, where: Where | None, unique: int | None):
+    def __init__(self, where: Where | None, unique: int | None) -> None:
         self.where, self.draws = where, 0
         self._distinct = duplicates.Distinct(unique) if unique is not None else None
         self._seen = {name: [] for name in sorted(where.names)} if where is not None else {}
@@ -106,8 +107,8 @@ class Selection:
     def __len__(self) -> int:
         return sum(map(len, self._kept))
 
-    def add(self, samples: Samples) -> None:
-        """The next draws."""
+    def add(self, samples: Samples) -> np.ndarray:
+        """The next draws; (k,) positions among them of those that are kept."""
         fits = np.ones(len(samples), bool) if self.where is None else self.where.fits(samples.measures)
         fitting = kept = np.flatnonzero(fits)
         if self._distinct is not None:
@@ -117,6 +118,7 @@ class Selection:
         self._fitting.append(self.draws + fitting)
         self._kept.append(self.draws + kept)
         self.draws += len(samples)
+        return kept
 
     def first(self, num: int) -> np.ndarray:
         """(num,) positions among the draws of the first that are kept."""
@@ -139,6 +141,38 @@ class Selection:
             )
             said.append(f"{name} {ends}")
         return "; ".join(said)
+
+
+def give_up_after(num: int, start: int) -> int:
+    """How many are drawn from index `start` on for a selection of num, where nothing else is said."""
+    return min(max(100 * num, 10_000), INDICES - start)
+
+
+def drawn(
+    sampler: Sampler,
+    num: int,
+    *,
+    start: int,
+    where: Where | None,
+    unique: int | None,
+    max_draws: int | None,
+    progress: Callable[[int], object] | None,
+) -> Samples:
+    """The first num samples from index `start` on that a Selection keeps; progress is called with how many there are.
+
+    Raises:
+      InputError: they are not among max_draws, by default those of `give_up_after`.
+    """
+    selection, kept = Selection(where, unique), []
+    last = start + (max_draws or give_up_after(num, start))
+    for samples in sampler.ranges((i, min(i + sampler.batch, last)) for i in range(start, last, sampler.batch)):
+        kept.append(samples[selection.add(samples)])
+        if progress:
+            progress(min(len(selection), num))
+        if len(selection) >= num:
+            return Samples.concatenate(kept)[:num]
+    told = in_words(selection.counts(selection.draws), where.text if where else None, unique)
+    raise InputError(f"num={num}: {told}; ask for less, or give max_draws above {last - start}")
 
 
 def in_words(counts: dict[str, int], where: str | None, unique: int | None) -> str:

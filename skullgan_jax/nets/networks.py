@@ -4,12 +4,17 @@ Shapes are B H W C at each stage. Weights are float32; `dtype` is what convoluti
 TPUs); BatchNorm statistics, texture noise and logits are float32 always.
 """
 
+import functools
 import itertools
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.nets.layers import (
@@ -24,8 +29,11 @@ from skullgan_jax.nets.layers import (
     upconv,
 )
 
+Array: TypeAlias = jax.Array | np.ndarray
+Weights: TypeAlias = dict[str, dict[str, Array]]  # a network's parameters, or its statistics: layer -> name -> float32
 
-def _check(**sizes):
+
+def _check(**sizes: tuple[int, int, str]) -> None:
     for name, (value, multiple, why) in sizes.items():
         if value < multiple or value % multiple:
             raise InputError(f"model.{name}={value}: must be a positive multiple of {multiple}{why}")
@@ -44,22 +52,29 @@ class Generator(nnx.Module):
     """
 
     def __init__(
-        self, nc: int = 1, nz: int = 200, ngf: int = 256, *, dtype=jnp.float32, folded: bool = False, rngs: nnx.Rngs
-    ):
+        self,
+        nc: int = 1,
+        nz: int = 200,
+        ngf: int = 256,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        folded: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
         _check(nc=(nc, 1, ""), nz=(nz, 1, ""), ngf=(ngf, 16, ", because conv3 has ngf/16 channels"))
-        options = {"dtype": dtype, "rngs": rngs}
+        conv = functools.partial(Conv, dtype=dtype, rngs=rngs)
         widths = [16 * ngf >> i for i in range(6)]  # 16 ngf ... ngf/2
-        self.main1 = Conv(product, (nz, 4, 4, widths[0]), bias=folded, **options)
+        self.main1 = conv(product, (nz, 4, 4, widths[0]), bias=folded)
         for i, (cin, cout) in enumerate(itertools.pairwise(widths)):
-            setattr(self, f"main{i + 2}", Conv(upconv, (cin, 4, 4, cout), bias=folded and i < 4, **options))
+            setattr(self, f"main{i + 2}", conv(upconv, (cin, 4, 4, cout), bias=folded and i < 4))
         for i, channels in enumerate(widths[:5]):
             setattr(self, f"norm{i + 1}", _identity if folded else BatchNorm(channels, rngs=rngs))
-        self.conv1 = Conv(conv3x3, (3, 3, ngf // 2, ngf // 4), bias=True, **options)
-        self.conv2 = Conv(conv3x3, (3, 3, ngf // 4, ngf // 8), bias=True, **options)
-        self.conv3 = Conv(conv3x3, (3, 3, ngf // 8, ngf // 16), bias=True, **options)
-        self.conv4 = Conv(conv3x3, (3, 3, ngf // 16, nc), **options)
+        self.conv1 = conv(conv3x3, (3, 3, ngf // 2, ngf // 4), bias=True)
+        self.conv2 = conv(conv3x3, (3, 3, ngf // 4, ngf // 8), bias=True)
+        self.conv3 = conv(conv3x3, (3, 3, ngf // 8, ngf // 16), bias=True)
+        self.conv4 = conv(conv3x3, (3, 3, ngf // 16, nc))
 
-    def __call__(self, z, noise, train: bool):
+    def __call__(self, z: Array, noise: tuple[Array, Array], train: bool) -> jax.Array:
         """Latent z (B, nz) and a pair of noise arrays -> images (B, 128, 128, nc) in (-1, 1).
 
         noise is N(0, 1) of (B, 128, 128, ngf/2) and (B, 128, 128, ngf/8).
@@ -73,7 +88,7 @@ class Generator(nnx.Module):
         x = nnx.relu(self.norm5(self.main5(x), train))  # B 64 64 ngf
         return by_image(self._texture, x, *noise)
 
-    def _texture(self, x, noise0, noise1):
+    def _texture(self, x: jax.Array, noise0: Array, noise1: Array) -> jax.Array:
         """The layers at full resolution; none of them looks at another image."""
         x = texture_noise(self.main6(x), noise0)  # B 128 128 ngf/2
         x = self.conv2(self.conv1(x))  # B 128 128 ngf/8
@@ -82,11 +97,11 @@ class Generator(nnx.Module):
         return jnp.tanh(x.astype(jnp.float32))
 
 
-def _identity(x, train: bool):
+def _identity(x: jax.Array, train: bool) -> jax.Array:
     return x
 
 
-def fold(params: dict, stats: dict) -> dict:
+def fold(params: Weights, stats: Weights) -> Weights:
     """A generator's weights with the BatchNorm of main1 to main5 folded in: the parameters of one that is `folded`.
 
     (W x - mean) s + b with s = scale / sqrt(var + eps) is (s W) x + (b - s mean); the same images within rounding.
@@ -116,21 +131,21 @@ class Discriminator(nnx.Module):
       rngs: nnx.Rngs with a `params` stream (or a default one).
     """
 
-    def __init__(self, nc: int = 1, ndf: int = 64, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, nc: int = 1, ndf: int = 64, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         _check(nc=(nc, 1, ""), ndf=(ndf, 1, ""))
-        options = {"bias": True, "dtype": dtype, "rngs": rngs}
+        conv = functools.partial(Conv, bias=True, dtype=dtype, rngs=rngs)
         widths = [nc, *(ndf << i for i in range(5))]
         for i, (cin, cout) in enumerate(itertools.pairwise(widths)):
-            setattr(self, f"conv{i + 1}", Conv(downconv, (4, 4, cin, cout), **options))
+            setattr(self, f"conv{i + 1}", conv(downconv, (4, 4, cin, cout)))
             if i:
                 setattr(self, f"norm{i + 1}", BatchNorm(cout, rngs=rngs))
         # A 4x4 convolution on a 4x4 image is one product; the fan-in of its bias counts all 16 places.
-        self.conv6 = Conv(_whole_image, (4, 4, widths[-1], 1), **options)
+        self.conv6 = conv(_whole_image, (4, 4, widths[-1], 1))
 
-    def __call__(self, x, train: bool):
+    def __call__(self, x: Array, train: bool) -> jax.Array:
         """Images x (B, 128, 128, nc) in [-1, 1] -> logits (B,) float32 of being real."""
 
-        def leaky(x):
+        def leaky(x: jax.Array) -> jax.Array:
             return nnx.leaky_relu(x, 0.2)
 
         x = leaky(self.conv1(x))  # B 64 64 ndf
@@ -141,17 +156,18 @@ class Discriminator(nnx.Module):
         return self.conv6(x).astype(jnp.float32)[:, 0]
 
 
-def _whole_image(x, kernel):
+def _whole_image(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return product(x.reshape(x.shape[0], -1), kernel.reshape(-1, kernel.shape[-1]))
 
 
-def split(module) -> tuple[nnx.GraphDef, dict, dict]:
+def split(module: nnx.Module) -> tuple[nnx.GraphDef, Weights, Weights]:
     """A module's structure, its parameters and its BatchNorm statistics, the latter two as plain nested dicts."""
-    graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    graph, *states = nnx.split(module, nnx.Param, nnx.BatchStat)
+    params, stats = map(nnx.to_pure_dict, states)
+    return graph, params, stats
 
 
-def apply(graph: nnx.GraphDef, params: dict, stats: dict, *inputs, train: bool):
+def apply(graph: nnx.GraphDef, params: Weights, stats: Weights, *inputs: Any, train: bool) -> tuple[jax.Array, Weights]:
     """Run a module as a pure function.
 
     Returns:
@@ -162,10 +178,10 @@ def apply(graph: nnx.GraphDef, params: dict, stats: dict, *inputs, train: bool):
     return output, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 
-def structure(make) -> nnx.GraphDef:
+def structure(make: Callable[[nnx.Rngs], nnx.Module]) -> nnx.GraphDef:
     """The structure of `make(rngs)` without allocating its weights."""
     return nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
 
 
-def parameter_count(params) -> int:
+def parameter_count(params: Weights) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))

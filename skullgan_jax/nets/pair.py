@@ -1,12 +1,15 @@
 """The pair as one thing: its sizes, how its networks are made, what they compute in."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from skullgan_jax.nets import networks, rng
+from skullgan_jax.nets.networks import Weights
 
 
 def resolve_dtype(name: str) -> str:
@@ -33,14 +36,14 @@ class Pair:
     def graphs(self) -> tuple[nnx.GraphDef, nnx.GraphDef]:
         return networks.structure(self.generator), networks.structure(self.discriminator)
 
-    def init(self, seed: int):
+    def init(self, seed: int) -> tuple[Weights, Weights, Weights, Weights]:
         """(g_params, g_stats, d_params, d_stats) with the published initialisation. Jittable."""
-        _, *g = networks.split(self.generator(nnx.Rngs(rng.stream(seed, "init generator"))))
-        _, *d = networks.split(self.discriminator(nnx.Rngs(rng.stream(seed, "init discriminator"))))
-        return (*g, *d)
+        _, g_params, g_stats = networks.split(self.generator(nnx.Rngs(rng.stream(seed, "init generator"))))
+        _, d_params, d_stats = networks.split(self.discriminator(nnx.Rngs(rng.stream(seed, "init discriminator"))))
+        return g_params, g_stats, d_params, d_stats
 
 
-def quick_to_compile(f, **options):
+def quick_to_compile(f: Callable, **options: Any) -> jax.stages.Wrapped:
     """jax.jit for what runs once: on a CPU the random numbers of all layers take longer to optimise than to draw."""
     if jax.default_backend() == "cpu":
         options["compiler_options"] = {"xla_backend_optimization_level": 0}

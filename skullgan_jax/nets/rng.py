@@ -16,7 +16,7 @@ from skullgan_jax.slices.size import SIZE
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 
 
-def stream(seed: int, name: str):
+def stream(seed: int, name: str) -> jax.Array:
     """The key of a named stream of a seed."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
@@ -48,7 +48,7 @@ def _bits_to_normal(bits):
     return np.float32(np.sqrt(2)) * lax.erf_inv(centred)
 
 
-def normal(keys, shape: tuple[int, ...]):
+def normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """N(0, 1) for each of B keys.
 
     Args:
@@ -69,7 +69,7 @@ def normal(keys, shape: tuple[int, ...]):
     return jnp.concatenate([_bits_to_normal(word) for word in _threefry(key0, key1, counter)], 1)
 
 
-def latents(key, indices, nz: int, ngf: int):
+def latents(key: jax.Array, indices: jax.Array, nz: int, ngf: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Latent and texture noise of samples `indices` of a stream.
 
     Args:
@@ -83,5 +83,5 @@ def latents(key, indices, nz: int, ngf: int):
     """
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 3))(indices)
     z = jax.vmap(lambda k: jax.random.uniform(k, (nz,), jnp.float32, -1.0, 1.0))(keys[:, 0])
-    noise = tuple(normal(keys[:, i + 1], (SIZE, SIZE, c)) for i, c in enumerate((ngf // 2, ngf // 8)))
-    return z, noise
+    noise = [normal(keys[:, i + 1], (SIZE, SIZE, c)) for i, c in enumerate((ngf // 2, ngf // 8))]
+    return z, (noise[0], noise[1])

@@ -43,6 +43,8 @@ def run(trained: Model, job: Job) -> None:
     about |= {name: store.about[name] for name in ("batch", "dtype", "backend")}
     work = (Selecting if job.selects else Drawing)(job, store)
     if not work.enough():
+        if about["batch_norm"] == "standing" and trained.standing is None:
+            trained.compute_standing(verbose=True)
         sampler = trained.sampler(**{name: about[name] for name in ("seed", "batch_norm", "batch", "dtype")})
         with contextlib.closing(_drawn(sampler, store, job, work)) as shards:
             for shard, drawn in shards:

@@ -2,10 +2,17 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from skullgan_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import jax
+
+Array = TypeVar("Array", "np.ndarray", "jax.Array")
 
 _CHUNK = 256  # slices read at a time: 16 MiB of float32, whatever the size of the file
 
@@ -24,13 +31,13 @@ class Calibration:
     hu_min: float
     hu_max: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("hu_min", "hu_max"):
             object.__setattr__(self, name, float(getattr(self, name)))  # numpy scalars are not JSON
         if not (math.isfinite(self.hu_min) and math.isfinite(self.hu_max) and self.hu_min < self.hu_max):
             raise InputError(f"calibration {self.hu_min} to {self.hu_max} HU: need finite hu_min < hu_max")
 
-    def to_unit(self, hu):
+    def to_unit(self, hu: Array) -> Array:
         """Gives x = 2 (hu - hu_min) / (hu_max - hu_min) - 1, float32."""
         x = hu.astype(np.float32)  # a copy, so numpy can work in place below; jax rebinds
         x -= self.hu_min
@@ -38,7 +45,7 @@ class Calibration:
         x -= 1
         return x
 
-    def to_hu(self, x):
+    def to_hu(self, x: Array) -> Array:
         """Gives hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min, float32: the inverse of `to_unit`."""
         hu = x.astype(np.float32)
         hu /= 2
@@ -52,7 +59,7 @@ class Calibration:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values) -> "Calibration":
+    def from_dict(cls, values: Mapping[str, float]) -> "Calibration":
         """The inverse of `to_dict`; other keys are ignored.
 
         Raises:
@@ -64,7 +71,7 @@ class Calibration:
             raise InputError(f"calibration {values!r}: need numbers hu_min and hu_max") from None
 
     @classmethod
-    def of(cls, images) -> "Calibration":
+    def of(cls, images: np.ndarray) -> "Calibration":
         """The range of a whole array, as published (min and max over every slice).
 
         Args:

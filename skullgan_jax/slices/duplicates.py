@@ -40,7 +40,7 @@ class Distinct:
     def __init__(self, least: int = PUBLISHED):
         self.least = least
         self._len = 0
-        self._blocks = []  # (200, 1024) uint32 each; the last one may have room
+        self._blocks: list[np.ndarray | jax.Array] = []  # (200, 1024) uint32 each; the last one may have room
 
     def __len__(self) -> int:
         """How many slices were kept so far."""

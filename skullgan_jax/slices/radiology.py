@@ -173,8 +173,8 @@ def _along_normal(top, bottom, bone, reach: int):
     """
     width = top.shape[1]
     # Least squares; rows are taken relative to the column's own, where float32 is exact enough.
-    around = [((0, 0), (reach, reach))]
-    tops, weights = jnp.pad(top, *around), jnp.pad(bone.astype(jnp.float32), *around)
+    around = ((0, 0), (reach, reach))
+    tops, weights = jnp.pad(top, around), jnp.pad(bone.astype(jnp.float32), around)
     n = sx = sy = sxx = sxy = jnp.zeros_like(top)
     for i in range(2 * reach + 1):
         x, w = i - reach, weights[:, i : i + width]

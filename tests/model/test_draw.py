@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import skullgan_jax
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import draw
 from skullgan_jax.nets import rng
-from skullgan_jax.slices import radiology
+from skullgan_jax.slices import duplicates, radiology
 from tests import support
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -82,6 +83,46 @@ def test_measures_are_those_of_the_images(small, ten):
         np.testing.assert_allclose(drawn.measures[name], expected[name], rtol=1e-5, err_msg=name)
 
 
+def test_samples_are_those_of_sample_with_their_measures(small, ten):
+    found = small.samples(6, seed=3, start=4)
+    np.testing.assert_array_equal(found.hu, ten[4:])
+    np.testing.assert_array_equal(found.index, range(4, 10))
+    assert found.measures.keys() == set(radiology.NAMES)
+
+
+@pytest.fixture(scope="module")
+def twenty(small):
+    return small.samples(20, seed=3)
+
+
+def test_samples_that_fit(small, twenty):
+    """The first 3 above the median, each with its index and measures."""
+    values = twenty.measures["mean_hu"]
+    seen = []
+    found = small.samples(3, seed=3, where=f"mean_hu > {np.median(values)}", progress=seen.append)
+    np.testing.assert_array_equal(found.index, np.flatnonzero(values > np.median(values))[:3])
+    np.testing.assert_array_equal(found.hu, twenty.hu[found.index])
+    np.testing.assert_array_equal(found.measures["mean_hu"], values[found.index])
+    assert seen[-1] == 3
+
+
+def test_samples_that_differ(small, twenty, monkeypatch):
+    """Each from all that were kept before it, in as many pixels of the first 50 rows at 1200 HU."""
+    bits = twenty.hu[:, :50] > 1200
+    apart = (bits[:, None] != bits[None]).sum((2, 3))
+    unique, kept = int(np.quantile(apart[apart > 0], 0.2)), []
+    for i in range(20):
+        if all(apart[i, j] >= unique for j in kept):
+            kept.append(i)
+    assert 2 < len(kept) < 18
+    monkeypatch.setattr(duplicates, "PUBLISHED", unique)
+    for asked in (unique, True):
+        found = small.samples(len(kept), seed=3, unique=asked, max_draws=20)
+        np.testing.assert_array_equal(found.index, kept)
+    with pytest.raises(InputError, match=f"num=21: {len(kept)} of 20 draws .* distinct; ask for less, or give max_dr"):
+        small.samples(21, seed=3, unique=unique, max_draws=20)
+
+
 def test_a_batch_is_drawn_once(small, ten, monkeypatch):
     """For ranges that share it, and for a stream of any batch size."""
     sampler, calls = small.sampler(seed=3), []
@@ -102,6 +143,27 @@ def test_streams(small, ten):
     dataset = small.dataset(4, seed=3, num=10)
     for _ in range(2):  # each iteration begins anew
         np.testing.assert_array_equal(np.concatenate(list(dataset.as_numpy_iterator())), ten)
+
+
+def test_the_recipe_for_pytorch(small_model, ten, monkeypatch):
+    """As docs/sampling.md has it: one after the other, or a part for each worker."""
+    torch = pytest.importorskip("torch")
+    (recipe,) = (c for c in (ROOT / "docs" / "sampling.md").read_text().split("```") if "IterableDataset" in c)
+    names = {}
+    exec(recipe.removeprefix("python").replace("models/skullgan", str(small_model)), names)
+    assert names["loader"].dataset.num == 10_000
+    slices = names["Slices"](small_model, 10, batch_size=4, seed=3)
+    found = list(torch.utils.data.DataLoader(slices, batch_size=None))
+    assert [tuple(hu.shape) for hu in found] == [(4, 128, 128), (4, 128, 128), (2, 128, 128)]
+    np.testing.assert_array_equal(torch.cat(found), ten)
+    parts = []
+    for worker in range(3):
+        monkeypatch.setattr(
+            torch.utils.data, "get_worker_info", lambda w=worker: types.SimpleNamespace(id=w, num_workers=3)
+        )
+        parts.append(torch.cat(list(slices)))
+    assert [len(part) for part in parts] == [3, 3, 4]
+    np.testing.assert_array_equal(torch.cat(parts), ten)
 
 
 def test_progress_counts_to_the_end(small):
@@ -159,6 +221,14 @@ def test_standing_statistics_do_not_depend_on_the_training_precision(small_model
 def test_what_cannot_be_drawn(small):
     with pytest.raises(InputError, match="num=0: give 1 or more"):
         small.sample(0)
+    with pytest.raises(InputError, match="start=-1: give 0 or more"):
+        small.samples(1, start=-1)
+    with pytest.raises(InputError, match="unique=0: give 1 or more"):
+        small.samples(1, unique=0)
+    with pytest.raises(InputError, match="indices end at 2\\^32 - 1"):
+        small.samples(2, start=2**32 - 1)
+    with pytest.raises(InputError, match="no measure is called 'density'"):
+        small.samples(1, where="density > 1")
     with pytest.raises(InputError, match="batch_norm='no': give one of standing, running, batch"):
         small.sample(1, batch_norm="no")
 

@@ -81,18 +81,17 @@ def test_a_generator_alone(small, tmp_path):
 
 
 def test_standing_statistics_come_with_the_first_samples(small, tmp_path, capsys, monkeypatch):
-    """Computed once, stored with the model, and not taken for those of other weights."""
+    """Computed once and silently, stored with the model, and not taken for those of other weights."""
     monkeypatch.setattr(draw, "STANDING_LATENTS", 32)
     fresh = dataclasses.replace(small, standing=None)
     fresh.save(tmp_path / "model")
     first = load(tmp_path / "model")
     hu = first.sample(3, seed=5)
     assert (hu.shape, hu.dtype) == ((3, 128, 128), np.int16)
-    assert "standing statistics: latent 32/32, " in capsys.readouterr().err
     again = load(tmp_path / "model")
     jax.tree.map(np.testing.assert_array_equal, again.standing, first.standing)
     np.testing.assert_array_equal(again.sample(3, seed=5), hu)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr() == ("", "")
     with safetensors.safe_open(tmp_path / "model" / "standing.safetensors", "numpy") as file:
         assert file.metadata()["latents"] == "32"
     other = dataclasses.replace(fresh, g_params=jax.tree.map(lambda x: -x, small.g_params))
@@ -102,7 +101,7 @@ def test_standing_statistics_come_with_the_first_samples(small, tmp_path, capsys
 
 
 def test_standing_statistics_that_cannot_be_stored(small, tmp_path, capsys, monkeypatch):
-    """Of a model in a folder of somebody else's: they are computed all the same."""
+    """Of a model in a folder of somebody else's: they are computed all the same, and told where somebody listens."""
     monkeypatch.setattr(draw, "STANDING_LATENTS", 16)
     dataclasses.replace(small, standing=None).save(tmp_path / "model")
     found = load(tmp_path / "model")
@@ -111,8 +110,12 @@ def test_standing_statistics_that_cannot_be_stored(small, tmp_path, capsys, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(directory, "write_standing", full)
-    assert found.sample(1).shape == (1, 128, 128)
-    assert f"{tmp_path}/model: standing.safetensors cannot be written" in capsys.readouterr().err
+    found.compute_standing()
+    assert capsys.readouterr().err == ""
+    found.compute_standing(verbose=True)
+    progress, why = capsys.readouterr().err.splitlines()
+    assert progress.startswith("standing statistics: latent 16/16, ")
+    assert why == f"{tmp_path}/model: standing.safetensors cannot be written (No space left on device); not kept"
     assert found.standing is not None
 
 
@@ -142,6 +145,59 @@ def test_saving_over_an_older_model(small, tmp_path):
     small.save(tmp_path / "model")
     assert_same(load(tmp_path / "model"), small)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_equal_is_what_draws_and_judges_alike(small):
+    """Whatever it is from and was run with; any other number, or a network less, makes another."""
+    same = dataclasses.replace(
+        small, provenance={}, standing=None, g_params=jax.tree.map(np.copy, small.g_params), batches_tracked={}
+    )
+    assert small == same
+    assert small == dataclasses.replace(small, pair=dataclasses.replace(small.pair, dtype="bfloat16"))
+    moved = jax.tree.map(np.copy, small.d_stats)
+    moved["norm5"]["var"][3] += 1
+    for other in (
+        dataclasses.replace(small, d_stats=moved),
+        dataclasses.replace(small, d_params=None, d_stats=None),
+        dataclasses.replace(small, calibration=Calibration(-1000, 2500)),
+        dataclasses.replace(small, pixel_mm=0.5),
+        "a model",
+    ):
+        assert small != other
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(small)
+
+
+SOURCES = [{"network": "generator", "name": "netG.pth", "sha256": "ab" * 32, "dtype": "float32"}]
+
+
+@pytest.mark.parametrize(
+    ("provenance", "origin"),
+    [
+        ({"workdir": "run", "step": 7, "data": {"name": "skull", "num": 2414}}, "run, step 7, of 2414 skull slices"),
+        ({"workdir": "run", "step": 7}, "run, step 7"),
+        ({"sources": SOURCES, "converted": "2026-11-25"}, "netG.pth (sha256 abababababababab)"),
+        ({"sources": [{}, 3]}, "unknown"),
+        ([1], "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_five_lines_say_what_it_is(small, provenance, origin):
+    """The counts by hand: of every convolution its kernel and bias, of every BatchNorm scale and shift."""
+    g = 6 * 16 * 256 + sum(16 * 2 * a * a for a in (128, 64, 32, 16, 8)) + 2 * sum((256, 128, 64, 32, 16))
+    g += 9 * (8 * 4 + 4 * 2 + 2 * 1 + 1) + 4 + 2 + 1
+    d = 16 * (1 * 4 + 4 * 8 + 8 * 16 + 16 * 32 + 32 * 64 + 64) + sum((4, 8, 16, 32, 64, 1)) + 2 * sum((8, 16, 32, 64))
+    lines = repr(dataclasses.replace(small, provenance=provenance)).splitlines()
+    assert lines == [
+        f"SkullGAN: generator of {g:,} parameters, nc=1 nz=6 ngf=16; discriminator of {d:,}, ndf=4",
+        "  calibration  -1 to +1 is -1000 to 2500.5 HU; 0.46875 mm per pixel",
+        f"  from         {origin}",
+        "  standing     statistics to sample with are there",
+        f"  sha256       {small.sha256[:16]}",
+    ]
+    alone = dataclasses.replace(small, d_params=None, d_stats=None, standing=None)
+    assert str(alone).splitlines()[0].endswith("; no discriminator")
+    assert str(alone).splitlines()[3] == "  standing     statistics to sample with are computed with the first samples"
 
 
 def rewrite(folder, **changed):
@@ -197,14 +253,35 @@ def test_a_file_is_no_model(tmp_path):
 
 
 def test_a_workdir_gives_its_best_checkpoint(finished):
-    """The same as was exported at the end of the run, but for the standing statistics."""
+    """The same as was exported at the end of the run."""
     checkpoints = checkpoint.Checkpoints(finished, create=False)
     found = load(finished)
     assert found.provenance["step"] == checkpoints.best
     assert found.provenance["config"]["batch_size"] == 4
     assert found.provenance["data"]["name"] == "phantom"
-    assert found.standing is None
-    assert_same(found, load(finished / "model"), TREES)
+    exported = load(finished / "model")
+    assert found == exported
+    assert_same(found, dataclasses.replace(exported, provenance=found.provenance))
+
+
+def test_a_workdir_keeps_its_standing_statistics(finished, tmp_path, monkeypatch):
+    """Those of exactly these weights, from its folder or the model exported there; damaged ones are computed anew."""
+    monkeypatch.setattr(draw, "standing_statistics", lambda pair, params, **_: load(finished).g_stats)
+    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
+    first = load(tmp_path)
+    assert first.standing is None
+    first.compute_standing()
+    kept = tmp_path / "standing.safetensors"
+    with safetensors.safe_open(kept, "numpy") as file:
+        assert file.metadata() == {"model_sha256": first.sha256, "latents": "256", "seed": "0"}
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path).standing, first.standing)
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:1000])
+    assert load(tmp_path).standing is None
+    kept.write_bytes(whole.replace(first.sha256.encode(), b"0" * 64))
+    assert load(tmp_path).standing is None
+    shutil.copytree(finished / "model", tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path).standing, load(finished / "model").standing)
 
 
 def test_a_workdir_that_was_never_judged_gives_its_last(finished, tmp_path):
