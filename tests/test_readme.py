@@ -30,7 +30,7 @@ NEEDS = {
 SMALLER = {
     "--num=1000": "--num=20",
     "sdr>0.6 and thickness_mm>4": "area_mm2>=0",
-    "--unique": "--unique=1",
+    "--unique": "--unique=1 --shard=16",
     "segments(1000": "segments(60",
 }
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
