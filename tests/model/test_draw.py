@@ -1,6 +1,7 @@
 """Samples of a seed: the same whatever they are drawn with and for; the statistics they are drawn with."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -22,6 +23,17 @@ from tests import support
 
 ROOT = pathlib.Path(__file__).parents[2]
 latents = support.quick_jit(rng.latents, static_argnums=(2, 3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_to_compile():
+    """What is drawn here is compared with what the same programs drew; they are not those of other tests."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(jax, "jit", support.quick_jit)
+    for name in ("_program", "_fold", "_batch_statistics"):
+        patch.setattr(draw, name, functools.cache(getattr(draw, name).__wrapped__))
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +189,8 @@ def test_the_same_bits_on_8_devices(small, small_model, compiled):
     assert jax.local_device_count() == 1
     code = f"""
 import hashlib, jax, skullgan_jax
+from tests import support
+jax.jit = support.quick_jit
 assert jax.local_device_count() == 8
 hu = skullgan_jax.load({str(small_model)!r}).sample(20, seed=3)
 print(hashlib.sha256(hu.tobytes()).hexdigest())"""
@@ -231,16 +245,3 @@ def test_what_cannot_be_drawn(small):
         small.samples(1, where="density > 1")
     with pytest.raises(InputError, match="batch_norm='no': give one of standing, running, batch"):
         small.sample(1, batch_norm="no")
-
-
-def test_standing_statistics_do_not_depend_on_the_trail(finished):
-    """Exported ones are of the weights alone, with the default seed."""
-    exported = skullgan_jax.load(finished / "model")
-    again = draw.standing_statistics(exported.pair, exported.g_params)
-    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(exported.standing), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-
-
-def test_the_final_slices_of_a_run_are_samples_of_its_model(finished):
-    written = np.load(finished / "slices.npy")
-    np.testing.assert_array_equal(skullgan_jax.load(finished / "model").sample(len(written), seed=111), written)

@@ -284,6 +284,19 @@ def test_a_workdir_keeps_its_standing_statistics(finished, tmp_path, monkeypatch
     jax.tree.map(np.testing.assert_array_equal, load(tmp_path).standing, load(finished / "model").standing)
 
 
+def test_exported_statistics_do_not_depend_on_the_trail(finished):
+    """Exported ones are of the weights alone, with the default seed."""
+    exported = load(finished / "model")
+    again = draw.standing_statistics(exported.pair, exported.g_params)
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(exported.standing), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_final_slices_of_a_run_are_samples_of_its_model(finished):
+    written = np.load(finished / "slices.npy")
+    np.testing.assert_array_equal(load(finished / "model").sample(len(written), seed=111), written)
+
+
 def test_a_workdir_that_was_never_judged_gives_its_last(finished, tmp_path):
     """As after a SIGTERM in the first epoch."""
     source = checkpoint.Checkpoints(finished, create=False)
