@@ -97,7 +97,7 @@ def test_light(light):
     assert np.load(light.folder / "four.npy").shape == (4, 128, 128)
     for missing, *words in (
         ("tensorflow", "train", "--config=configs/skull.py:demo", "--workdir=run"),
-        ("matplotlib", "sample", "--model=published", "--num=4", "--output=four.png"),
+        ("matplotlib", "sample", "--model=published", "--num=4", "--output=sheet.png"),
         ("matplotlib", "prepare", "--input=four.npy", "--output=skulls"),
         ("matplotlib", "evaluate", "--real=four.npy", "--fake=four.npy", "--output=report"),
     ):
