@@ -41,6 +41,13 @@ def test_the_words_of_a_command(tmp_path, monkeypatch):
     assert config.found(["main", "-config=configs/skull.py:demo"]) == ["main", f"-config={skull}:demo"]
 
 
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_notebooks_look_for_nothing_in_a_clone(name):
+    text = (ROOT / "notebooks" / f"{name}.ipynb").read_text()
+    assert 'find(\\"configs/skull.py\\")' in text
+    assert "__file__" not in text
+
+
 def test_the_page_of_an_index_points_to_no_file_of_the_clone():
     page = (ROOT / "README.md").read_text()
     for change in PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
