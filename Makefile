@@ -1,51 +1,59 @@
 # make demo: train a small pair on the built-in phantom, five to ten minutes on two cores with everything installed anew.
-# make test: the tests, with PyTorch beside them as the reference.
+# make test: the tests, with PyTorch beside them as the reference; make test-all: those that take minutes, too.
 
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
-.PHONY: demo test test-slurm lint format notebooks lock clean
+.PHONY: demo test test-all test-wheel test-slurm lint format docs notebooks lock clean
 
-demo: .venv/installed
+demo: $(VENV)/installed
 	$(BIN)/python -m skullgan_jax.main --config=configs/skull.py:demo --workdir=runs/demo
 	@echo "Look at runs/demo/slices.png, runs/demo/progress.png and runs/demo/curves.png."
 
-test: .venv/installed-test
+test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
 
+test-all: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m 'not slow'
+
+# Builds the wheel, installs it in a fresh environment outside of this folder, and runs the commands there.
+test-wheel: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+
 # On a one-node Slurm of its own; needs the packages slurmctld, slurmd, slurm-client and munge.
-test-slurm: .venv/installed-test
+test-slurm: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow tests/processes/test_slurm.py
 
-lint: .venv/installed-test
+lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/installed-test
+format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict
+
 # Run both notebooks and write their rendered copies to docs/notebooks.
-notebooks: .venv/installed-notebooks
+notebooks: $(VENV)/installed-notebooks
 	$(BIN)/python notebooks/render.py
 
-.venv/installed-notebooks: .venv/installed
-	$(BIN)/pip install -q -c requirements.lock -e '.[notebooks]'
-	touch $@
-
-.venv/installed: pyproject.toml requirements.lock
-	$(PYTHON) -m venv .venv
+$(VENV)/installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c requirements.lock -e .
 	touch $@
 
-.venv/installed-test: .venv/installed
-	$(BIN)/pip install -q -c requirements.lock -e '.[test]'
+$(VENV)/installed-%: $(VENV)/installed
+	$(BIN)/pip install -q -c requirements.lock -e '.[$*]'
 	touch $@
 
 # Resolve the versions of all platforms and extras anew.
 lock:
-	uv pip compile --universal --python-version 3.11 pyproject.toml --extra test --extra notebooks -o requirements.lock
+	uv pip compile --universal --python-version 3.11 pyproject.toml --extra test --extra notebooks --extra docs \
+		-o requirements.lock
 
 clean:
-	rm -rf .venv
+	rm -rf $(VENV)
