@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import signal
 
@@ -98,6 +99,7 @@ def test_whole_run(finished, final_state, records):
     assert not list(finished.rglob("*.tmp"))
 
 
+@pytest.mark.all
 @pytest.mark.parametrize(
     ("method", "when", "possible"),
     ids=["in an epoch", "while saving"],
@@ -159,16 +161,21 @@ def test_epochs_may_be_raised(finished_copy, tiny, final_state, records, capfd):
     assert json.loads((finished_copy / "config.json").read_text())["epochs"] == 4
 
 
-def test_nan_names_the_step_and_the_last_good_checkpoint(tiny, finished, tmp_path, monkeypatch, final_state):
-    """One bad batch; without it the run goes on from that checkpoint to the same bits."""
+def nan_at(steps, monkeypatch):
+    """One bad batch for each step done that is named."""
 
     def with_nan(*args, start_step, **kwargs):
         for step, batch in enumerate(batches(*args, start_step=start_step, **kwargs), start_step):
-            yield {k: v * np.nan for k, v in batch.items()} if step == 9 else batch
+            yield {k: v * np.nan for k, v in batch.items()} if step in steps else batch
 
     batches = setup.batches
+    monkeypatch.setattr(setup, "batches", with_nan)
+
+
+def test_nan_names_the_step_and_the_last_good_checkpoint(tiny, finished, tmp_path, monkeypatch, final_state):
+    """Without the bad batch the run goes on from that checkpoint to the same bits."""
     with monkeypatch.context() as patch:
-        patch.setattr(setup, "batches", with_nan)
+        nan_at([9], patch)
         line = refusal(tiny(), tmp_path / "run")
     assert "not finite at step 10: " in line
     assert "loss_d=nan" in line
@@ -178,7 +185,38 @@ def test_nan_names_the_step_and_the_last_good_checkpoint(tiny, finished, tmp_pat
     assert_same_state(final_state(tmp_path / "run"), final_state(finished))
 
 
-def test_disk_full_while_saving(start, tiny, finished, tmp_path, final_state):
+def test_nan_before_the_first_checkpoint(tiny, tmp_path, monkeypatch):
+    nan_at([0], monkeypatch)
+    line = refusal(tiny(), tmp_path / "run")
+    assert line.startswith(f"{tmp_path}/run: not finite at step 1: ")
+    assert line.endswith("; no checkpoint was saved yet; lower --config.recipe.lr or look at the data")
+
+
+def test_disk_full_while_saving(tiny, tmp_path, monkeypatch, final_state):
+    """One line; the previous checkpoint stays good. RLIMIT_FSIZE stands for the disk, for as long as a save takes."""
+    save = checkpoint.Checkpoints.save
+
+    def on_a_full_disk(self, state, meta, *, swd):
+        if int(state.step) < 8:
+            save(self, state, meta, swd=swd)
+            return
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        try:
+            save(self, state, meta, swd=swd)
+            self.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", on_a_full_disk)
+    line = refusal(tiny(), tmp_path / "run")
+    assert line.startswith(f"{tmp_path}/run/checkpoints: saving a checkpoint failed (")
+    assert line.endswith("the checkpoint of step 4 is good: free some space and run the same command again")
+    assert final_state(tmp_path / "run")[0] == 4
+
+
+@pytest.mark.all
+def test_disk_full_of_a_command(start, tiny, finished, tmp_path, final_state):
     """One line and exit 2; the previous checkpoint stays good, and with space again the run goes on from it.
 
     RLIMIT_FSIZE stands for the disk: from the second checkpoint on, no larger file can be written.
@@ -324,6 +362,7 @@ def test_bad_data(content, expected, tiny, tmp_path):
     ("changes", "expected"),
     [
         ({"batch_size": 1}, "--config.batch_size=1: must be 2 or more"),
+        ({"batch_size": 17}, "16 slices do not fill one batch of 17"),
         ({"batch_size": 0}, "--config.batch_size=0: must be 2 or more"),
         ({"epochs": 0}, "--config.epochs=0: must be 1 or more"),
         ({"log_every": 0}, "--config.log_every=0: must be 1 or more"),
