@@ -1,4 +1,4 @@
-"""The training loop on the phantom, a tiny pair and real files: resume, stops, what ends it. See test_refusals.py, too."""
+"""The training loop on the phantom, a tiny pair and real files: resume, stops and what ends it."""
 
 import dataclasses
 import json
