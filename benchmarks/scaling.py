@@ -45,6 +45,7 @@ def hlo(form: str, dtype: str, devices: int, batch: int, sizes: dict, output: pa
         "--xla_dump_hlo_pass_re=spmd-partitioning --xla_dump_hlo_module_re=jit_.*step"
     )
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what is not compiled is not dumped
     import jax
     import jax.numpy as jnp
 
