@@ -45,12 +45,12 @@ def hlo(form: str, dtype: str, devices: int, batch: int, sizes: dict, output: pa
         "--xla_dump_hlo_pass_re=spmd-partitioning --xla_dump_hlo_module_re=jit_.*step"
     )
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what is not compiled is not dumped
     import jax
     import jax.numpy as jnp
 
     from skullgan_jax.train import sharding, state, step
 
+    jax.config.update("jax_enable_compilation_cache", False)  # what is not compiled is not dumped
     pair, recipe, mesh = Pair(**sizes, dtype=dtype), step.Recipe(), sharding.mesh()
     everywhere, by_image = sharding.everywhere(mesh), sharding.by_image(mesh)
     places = {"in_shardings": (everywhere, by_image), "out_shardings": everywhere, "donate_argnums": 0}
