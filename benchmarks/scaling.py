@@ -50,6 +50,7 @@ def hlo(form: str, dtype: str, devices: int, batch: int, sizes: dict, output: pa
 
     from skullgan_jax.train import sharding, state, step
 
+    jax.config.update("jax_enable_compilation_cache", False)  # what is not compiled is not dumped
     pair, recipe, mesh = Pair(**sizes, dtype=dtype), step.Recipe(), sharding.mesh()
     everywhere, by_image = sharding.everywhere(mesh), sharding.by_image(mesh)
     places = {"in_shardings": (everywhere, by_image), "out_shardings": everywhere, "donate_argnums": 0}

@@ -37,11 +37,16 @@ TINY = {
 def compiled(tmp_path_factory):
     """The folder of compiled programs, for this process and those it starts; kept if the environment names one."""
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("compiled"))
-    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    compilation_cache.reset_cache()
+    cache_in(folder)
     return folder
+
+
+def cache_in(folder: str | None) -> None:
+    """Where JAX keeps compiled programs from now on."""
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

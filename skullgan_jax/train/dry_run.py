@@ -1,6 +1,6 @@
 """What a run would be, with nothing written: its config, data, devices, memory and time."""
 
-import pathlib
+import contextlib
 import statistics
 import textwrap
 import time
@@ -26,34 +26,27 @@ def dry_run(config, workdir: str) -> None:
     """
     plan = distributed.agree(lambda: setup.prepare(config), same=setup.identity)
     at = program.places(plan)
-    now, start = resume.initial_state(plan, checkpoint.Checkpoints(workdir, create=False), workdir, at.like)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(at.like)) / 1e9
+    with contextlib.closing(checkpoint.Checkpoints(workdir, create=False)) as checkpoints:
+        now, start = resume.initial_state(plan, checkpoints, workdir, at.like)
     compiled = program.compiled(plan, at)
     each = _seconds(plan, at, compiled.step, now)
     if not distributed.is_first():
         return
-    data, steps = plan.data, plan.total - start
-    of = data.calibration
-    for name, told in (
-        ("config", "  ".join(f"{field}={value}" for field, value in flat(config.to_dict()).items())),
-        (
-            "data",
-            f"{len(data.images)} {data.name} images, pixels of {data.pixel_mm:g} mm, calibration {of.hu_min:g} to "
-            f"{of.hu_max:g}, fingerprint {data.fingerprint}",
-        ),
-        ("devices", f"{setup.hardware()}, {plan.pair.dtype}"),
-        (
-            "memory",
-            f"{compiled.gigabytes} in a step; {2 * size:.2f} GB on disk for two checkpoints in {pathlib.Path(workdir)}",
-        ),
-        (
-            "time",
-            f"{duration(compiled.seconds + steps * each)}: {compiled.seconds:.0f} s to compile, and steps {start + 1} "
-            f"to {plan.total} of {each:.3g} s each, the median of {_STEPS} done here; pictures, checkpoints and the "
-            f"{config.final_slices} final slices come on top",
-        ),
-    ):
-        print(*textwrap.wrap(told, 120, initial_indent=f"{name:9}", subsequent_indent=" " * 9), sep="\n")
+    data, scale = plan.data, plan.data.calibration
+    state_gb = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(at.like)) / 1e9
+    left = duration(compiled.seconds + (plan.total - start) * each)
+    for name, told in {
+        "config": "  ".join(f"{field}={value}" for field, value in flat(config.to_dict()).items()),
+        "data": f"{len(data.images)} {data.name} images, pixels of {data.pixel_mm:g} mm, "
+        f"calibration {scale.hu_min:g} to {scale.hu_max:g}, fingerprint {data.fingerprint}",
+        "devices": f"{setup.hardware()}, {plan.pair.dtype}",
+        "memory": f"{compiled.gigabytes} in a step; {2 * state_gb:.2f} GB on disk for the two checkpoints of {workdir}",
+        "time": f"{left}: {compiled.seconds:.0f} s to compile, and {plan.total - start} of {plan.total} steps of "
+        f"{each:.3g} s each, the median of {_STEPS} done here; pictures, checkpoints and the {config.final_slices} "
+        "final slices come on top",
+    }.items():
+        whole = {"break_long_words": False, "break_on_hyphens": False}  # paths stay as they can be copied
+        print(textwrap.fill(told, 120, initial_indent=f"{name:9}", subsequent_indent=" " * 9, **whole))
 
 
 def _seconds(plan, at: program.Places, step, now) -> float:

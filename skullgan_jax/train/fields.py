@@ -30,7 +30,7 @@ def help_text(argv: list[str], doc: str, flags: dict[str, str]) -> str:
       InputError: the config cannot be read.
     """
     name = _given(argv) or _PUBLISHED
-    lines = [f"usage: {typed(argv[0])} --config=FILE --workdir=DIR [--FLAG ...] [--config.FIELD=VALUE ...]", "", doc]
+    lines = [f"usage: {_command(argv[0])} --config=FILE --workdir=DIR [--FLAG ...] [--config.FIELD=VALUE ...]", "", doc]
     lines += ["flags:", *(line for flag, meaning in flags.items() for line in _entry(flag, meaning))]
     lines += ["", f"fields of {name}:"]
     meanings = {field: meaning for field, (_, meaning) in runpy.run_path(config.find(_PUBLISHED))["FIELDS"].items()}
@@ -89,7 +89,7 @@ def _unknown(field: str, known: dict) -> str:
     return f"--config has no field {field}; " + (f"did you mean {close[0]}?" if close else "see --help")
 
 
-def typed(program: str) -> str:
+def _command(program: str) -> str:
     """The command as it was typed, of its argv[0]: skullgan train, or python -m skullgan_jax.main."""
     path = pathlib.Path(program)
     if path.suffix == ".py":

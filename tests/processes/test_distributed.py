@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.processes import distributed, lock
+from skullgan_jax.processes import distributed, lock, watch
 from tests.support import QUICK, ended
 
 
@@ -65,6 +65,7 @@ def alone(start, tmp_path_factory):
     return workdir, ended(start(workdir, *STEADY, env=devices(4)), 0)
 
 
+@pytest.mark.all
 def test_processes_do_not_change_the_numbers(alone, start, start_job, records, tmp_path):
     """1 x 4 devices and 2 x 2 devices: losses within 1e-5 for 10 steps; stopped in one way, resumed in the other."""
     flags = (*STEADY, "--config.epochs=400")
@@ -87,6 +88,7 @@ def test_processes_do_not_change_the_numbers(alone, start, start_job, records, t
     assert [r["step"] for r in records(tmp_path / "job") if "loss_d" in r] == [*range(1, 4 * epochs + 1)]
 
 
+@pytest.mark.all
 def test_divided_weights_do_not_change_the_numbers(alone, start, records, tmp_path):
     """A copy on each of 4 devices, or a quarter: the same losses within 1e-5, with no more memory a device."""
     said = ended(start(tmp_path / "run", *STEADY, "--config.shard_state=True", env=devices(4)), 0)
@@ -98,6 +100,7 @@ def test_divided_weights_do_not_change_the_numbers(alone, start, records, tmp_pa
     assert needed[0] <= needed[1]
 
 
+@pytest.mark.all
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_lost_process_ends_the_job(victim, start_job, tmp_path):
     """Within a minute, with one line of another process, exit 1."""
@@ -112,6 +115,7 @@ def test_lost_process_ends_the_job(victim, start_job, tmp_path):
     assert line.endswith("so all of the job ends; the same command goes on from the last checkpoint")
 
 
+@pytest.mark.all
 def test_processes_that_differ_are_refused(start_job, tmp_path):
     job = start_job(tmp_path / "run", second=("--config.recipe.b1=0.25",))
     line = ended(job[0], 2).splitlines()[-1]
@@ -124,6 +128,7 @@ def test_processes_that_differ_are_refused(start_job, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.all
 def test_input_of_one_process_is_refused_by_all(start_job, tmp_path):
     job = start_job(tmp_path / "run", second=("--config.data.path=nowhere.npy",))
     line = ended(job[0], 2).splitlines()[-1]
@@ -162,6 +167,7 @@ def test_taken_port(monkeypatch):
             distributed._check_free(port)
 
 
+@pytest.mark.all
 def test_unreachable_coordinator(start, tmp_path):
     """A line within a minute."""
     place = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
@@ -186,3 +192,85 @@ def test_one_job_in_a_workdir(tmp_path):
         lock.check_shared(tmp_path, first.nonce)
     assert json.loads((tmp_path / "lock.json").read_text())["nonce"] == second.nonce
     second.release()
+
+
+def of(host, refused=None, **same):
+    return {"host": host, "refused": refused, "same": same}
+
+
+@pytest.mark.parametrize(
+    ("gathered", "expected"),
+    [
+        ([of("a", lr=1), of("b", lr=1)], None),
+        ([of("a"), of("b", "x.npy: no such file")], "process 1 on b: x.npy: no such file"),
+        ([of("a", "x.npy: no such file"), of("b", "x.npy: no such file")], "x.npy: no such file"),
+        (
+            [of("a", lr=1, seed=3), of("a", lr=1, seed=3), of("b", lr=2, seed=3)],
+            "the processes of this job differ: lr is 1 on a (process 0) and 2 on b (process 2); "
+            "give all the same software, config and data",
+        ),
+        (
+            [of("a", **dict.fromkeys("klmnop", 1)), of("b", k=1)],
+            "the processes of this job differ: l is 1 on a (process 0) and None on b (process 1), "
+            "m is 1 on a (process 0) and None on b (process 1), n is 1 on a (process 0) and None on b (process 1) "
+            "and 2 more; give all the same software, config and data",
+        ),
+    ],
+)
+def test_what_stands_against_going_on(gathered, expected):
+    assert distributed._disagreement(gathered) == expected
+
+
+def test_alone_nothing_is_compared():
+    assert distributed.agree(lambda: 7, same=lambda _: pytest.fail("asked")) == 7
+    assert distributed.from_first("seven", 7) == 7
+    assert distributed.is_first()
+
+
+class Store:
+    """The key-value store of a job, in this process."""
+
+    def __init__(self):
+        self.values = {}
+
+    def key_value_set(self, key, value, allow_overwrite=False):
+        self.values[key] = value
+
+    def key_value_dir_get(self, prefix):
+        return [(k, v) for k, v in self.values.items() if k.startswith(prefix)]
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """A store of two processes of which this is the first, and how it is left."""
+    store, codes = Store(), []
+    for name, value in (("client", store), ("process_id", 0), ("num_processes", 2)):
+        monkeypatch.setattr(watch.global_state, name, value)
+    monkeypatch.setattr(watch, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(watch, "_BEAT_SECONDS", 0.02)
+    beating = watch.Watch()
+
+    def leave(code):
+        codes.append(code)
+        beating.stop()
+
+    monkeypatch.setattr(watch.os, "_exit", leave)
+    return store, beating, codes
+
+
+def test_a_process_that_counts_no_more_is_lost(left, capfd):
+    store, beating, codes = left
+    store.values["alive/1"] = "3 there"
+    beating._beat()
+    assert codes == [1]
+    line = capfd.readouterr().err
+    assert line.startswith("error: process 1 on there gave no sign of life for 0.2 s, so all of the job ends; ")
+    assert line.endswith("the same command goes on from the last checkpoint\n")
+
+
+def test_why_another_process_failed_is_told(left, capfd):
+    store, beating, codes = left
+    store.values["failed/1"] = json.dumps([1, 2, "x.npy: no such file"])
+    beating._beat()
+    assert codes == [2]
+    assert capfd.readouterr().err == "error: process 1: x.npy: no such file\n"

@@ -14,7 +14,7 @@ from skullgan_jax.nets.pair import Pair
 PAIR = Pair(nz=20, ngf=16, ndf=8)
 SIZES = json.dumps({"nz": 20, "ngf": 16, "ndf": 8})
 IMAGES = 7  # of a device: a prime that no other size has
-FORMS = [("accelerator", "float32", 8), ("accelerator", "bfloat16", 8)]
+FORMS = [("accelerator", "float32", 8), pytest.param("accelerator", "bfloat16", 8, marks=pytest.mark.all)]
 
 
 @pytest.fixture(scope="module")

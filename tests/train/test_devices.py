@@ -88,7 +88,10 @@ def run_on(batch_size, counts):
 
 @pytest.mark.parametrize(
     ("batch_size", "counts"),
-    [pytest.param(8, (1, 8), id="8"), pytest.param(16, (1, 2, 4, 8), id="2-4-8", marks=pytest.mark.slow)],
+    [
+        pytest.param(8, (1, 8), id="8", marks=pytest.mark.all),
+        pytest.param(16, (1, 2, 4, 8), id="2-4-8", marks=pytest.mark.slow),
+    ],
 )
 def test_same_numbers_on_any_number_of_devices(batch_size, counts):
     """Losses without noise within 1e-5, latents and noise bit for bit.

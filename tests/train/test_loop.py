@@ -1,8 +1,9 @@
-"""The training loop on the phantom, a tiny pair and real files: resume, stops and refusals."""
+"""The training loop on the phantom, a tiny pair and real files: resume, stops and what ends it."""
 
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import signal
 
@@ -10,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-from skullgan_jax.errors import InputError
 from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import Pair
@@ -19,17 +19,7 @@ from skullgan_jax.train import finish, monitor, program, resume, setup
 from skullgan_jax.train import loop as train
 from skullgan_jax.train.step import Recipe
 from tests.support import ended
-
-SLICES = np.random.default_rng(0).integers(-1000, 3000, (16, 128, 128)).astype(np.int16)
-
-
-def refusal(config, workdir) -> str:
-    """The line that the run is refused with."""
-    with pytest.raises(InputError) as caught:
-        train.train(config, workdir)
-    line = str(caught.value)
-    assert "\n" not in line
-    return line
+from tests.train.refused import SLICES, refusal
 
 
 def assert_same_state(found, expected):
@@ -98,6 +88,7 @@ def test_whole_run(finished, final_state, records):
     assert not list(finished.rglob("*.tmp"))
 
 
+@pytest.mark.all
 @pytest.mark.parametrize(
     ("method", "when", "possible"),
     ids=["in an epoch", "while saving"],
@@ -159,16 +150,21 @@ def test_epochs_may_be_raised(finished_copy, tiny, final_state, records, capfd):
     assert json.loads((finished_copy / "config.json").read_text())["epochs"] == 4
 
 
-def test_nan_names_the_step_and_the_last_good_checkpoint(tiny, finished, tmp_path, monkeypatch, final_state):
-    """One bad batch; without it the run goes on from that checkpoint to the same bits."""
+def nan_at(steps, monkeypatch):
+    """One bad batch for each step done that is named."""
 
     def with_nan(*args, start_step, **kwargs):
         for step, batch in enumerate(batches(*args, start_step=start_step, **kwargs), start_step):
-            yield {k: v * np.nan for k, v in batch.items()} if step == 9 else batch
+            yield {k: v * np.nan for k, v in batch.items()} if step in steps else batch
 
     batches = setup.batches
+    monkeypatch.setattr(setup, "batches", with_nan)
+
+
+def test_nan_names_the_step_and_the_last_good_checkpoint(tiny, finished, tmp_path, monkeypatch, final_state):
+    """Without the bad batch the run goes on from that checkpoint to the same bits."""
     with monkeypatch.context() as patch:
-        patch.setattr(setup, "batches", with_nan)
+        nan_at([9], patch)
         line = refusal(tiny(), tmp_path / "run")
     assert "not finite at step 10: " in line
     assert "loss_d=nan" in line
@@ -178,7 +174,38 @@ def test_nan_names_the_step_and_the_last_good_checkpoint(tiny, finished, tmp_pat
     assert_same_state(final_state(tmp_path / "run"), final_state(finished))
 
 
-def test_disk_full_while_saving(start, tiny, finished, tmp_path, final_state):
+def test_nan_before_the_first_checkpoint(tiny, tmp_path, monkeypatch):
+    nan_at([0], monkeypatch)
+    line = refusal(tiny(), tmp_path / "run")
+    assert line.startswith(f"{tmp_path}/run: not finite at step 1: ")
+    assert line.endswith("; no checkpoint was saved yet; lower --config.recipe.lr or look at the data")
+
+
+def test_disk_full_while_saving(tiny, tmp_path, monkeypatch, final_state):
+    """One line; the previous checkpoint stays good. RLIMIT_FSIZE stands for the disk, for as long as a save takes."""
+    save = checkpoint.Checkpoints.save
+
+    def on_a_full_disk(self, state, meta, *, swd):
+        if int(state.step) < 8:
+            save(self, state, meta, swd=swd)
+            return
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        try:
+            save(self, state, meta, swd=swd)
+            self.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", on_a_full_disk)
+    line = refusal(tiny(), tmp_path / "run")
+    assert line.startswith(f"{tmp_path}/run/checkpoints: saving a checkpoint failed (")
+    assert line.endswith("the checkpoint of step 4 is good: free some space and run the same command again")
+    assert final_state(tmp_path / "run")[0] == 4
+
+
+@pytest.mark.all
+def test_disk_full_of_a_command(start, tiny, finished, tmp_path, final_state):
     """One line and exit 2; the previous checkpoint stays good, and with space again the run goes on from it.
 
     RLIMIT_FSIZE stands for the disk: from the second checkpoint on, no larger file can be written.
@@ -221,25 +248,6 @@ def test_disk_full_while_writing_pictures(where, finished_copy, tiny, monkeypatc
     )
 
 
-def test_changed_config_is_refused_with_its_keys(finished_copy, tiny, final_state):
-    line = refusal(tiny(**{"recipe.patience": 5, "seed": 7, "epochs": 9, "log_every": 3}), finished_copy)
-    assert "recipe.patience was 1000 now 5" in line
-    assert "seed was 111 now 7" in line
-    assert "epochs" not in line
-    assert "log_every" not in line
-    assert "another --workdir" in line
-    line = refusal(tiny(**{"recipe.patience": 5, "checkpoint": str(finished_copy)}), finished_copy.parent / "new")
-    assert line.startswith(f"{finished_copy}: the config changed since its checkpoint: recipe.patience was 1000 now 5")
-
-
-def test_other_data_is_refused(finished_copy, tiny, tmp_path):
-    """By content: the path is free to change."""
-    np.save(tmp_path / "other.npy", SLICES)
-    line = refusal(tiny(**{"data.path": str(tmp_path / "other.npy")}), finished_copy)
-    assert "the data changed since its checkpoint" in line
-    assert "another --workdir" in line
-
-
 def first_state(config, workdir, capfd):
     """What the ladder gives a new workdir: the state and what is said of it."""
     plan = setup.prepare(config)
@@ -265,16 +273,6 @@ def test_pretrained_weights_start_a_run(kind, finished, tiny, tmp_path, capfd):
         assert (float(plateau.lr), float(plateau.best), int(plateau.bad)) == (np.float32(2e-3), np.inf, 0)
 
 
-def test_pretrained_of_another_architecture(finished, tiny, tmp_path):
-    line = refusal(tiny(pretrained=str(finished / "model"), **{"model.nz": 9, "model.ndf": 8}), tmp_path / "run")
-    assert "another architecture (nc=1 nz=8 ngf=16 ndf=4) than this config's (nc=1 nz=9 ngf=16 ndf=8)" in line
-
-
-def test_checkpoint_of_another_architecture(finished_copy, tiny):
-    line = refusal(tiny(**{"model.nz": 9}), finished_copy)
-    assert "model.nz was 8 now 9" in line
-
-
 def test_a_run_on_a_file(tiny, tmp_path, final_state):
     """The README's case: slices of the user, (N, 128, 128, 1), float, a rest that fills no batch."""
     hu = np.concatenate([SLICES, SLICES[:2]]).astype(np.float32)[..., None]
@@ -286,76 +284,6 @@ def test_a_run_on_a_file(tiny, tmp_path, final_state):
     about = checkpoint.Checkpoints(tmp_path / "run", create=False).meta(4)
     assert Calibration.from_dict(about["calibration"]) == Calibration(hu.min(), hu.max())
     assert about["data"]["num"] == 18
-
-
-NAN, INFINITE = SLICES.astype(np.float32), SLICES.astype(np.float32)
-NAN[3, 5, 5], INFINITE[2, 1, 1] = np.nan, np.inf
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (None, "no such file"),
-        (b"HU 1 2 3", "is neither a .npy nor a .npz file"),
-        (SLICES[:, :64], "has shape (16, 64, 128), expected (N, 128, 128) in HU"),
-        (np.array([None] * 3), "holds Python objects, which are never unpickled"),
-        (NAN, "NaN or infinite values in 1 of 16 slices, the first in slice 3"),
-        (INFINITE, "NaN or infinite values in 1 of 16 slices, the first in slice 2"),
-        (np.zeros_like(SLICES), "every value is 0"),
-        (SLICES[:3], "3 slices do not fill one batch of 4"),
-        ("truncated", "is cut short"),
-    ],
-)
-def test_bad_data(content, expected, tiny, tmp_path):
-    path = tmp_path / "slices.npy"
-    if isinstance(content, np.ndarray):
-        np.save(path, content)
-    elif content == "truncated":
-        np.save(path, SLICES)
-        os.truncate(path, 1000)
-    elif content is not None:
-        path.write_bytes(content)
-    line = refusal(tiny(**{"data.path": str(path)}), tmp_path / "run")
-    assert expected in line
-    assert not (tmp_path / "run").exists(), "nothing is made before the input is good"
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"batch_size": 1}, "--config.batch_size=1: must be 2 or more"),
-        ({"batch_size": 0}, "--config.batch_size=0: must be 2 or more"),
-        ({"epochs": 0}, "--config.epochs=0: must be 1 or more"),
-        ({"log_every": 0}, "--config.log_every=0: must be 1 or more"),
-        ({"final_slices": -1}, "--config.final_slices=-1"),
-        ({"seed": -1}, "--config.seed=-1"),
-        ({"data.num": 0}, "--config.data.num=0: must be 1 or more"),
-        ({"data.name": "mri"}, "'mri': give skull or celeba"),
-        ({"data.path": ""}, "--config.data.path is empty"),
-        ({"model.nz": 0}, "nz"),
-        ({"model.ngf": 10}, "ngf"),
-        ({"model.ndf": 0}, "ndf"),
-        ({"model.nc": 3}, "--config.model.nc=3: the data have one channel"),
-        ({"model.dtype": "float16"}, "--config.model.dtype=float16: give auto, float32 or bfloat16"),
-        ({"checkpoint": "/no/such/run"}, "--config.checkpoint=/no/such/run: holds no checkpoint"),
-        ({"pretrained": "/no/such/run"}, "/no/such/run: no model here"),
-    ],
-)
-def test_bad_config(changes, expected, tiny, tmp_path):
-    assert expected in refusal(tiny(**changes), tmp_path / "run")
-
-
-def test_batch_that_the_devices_do_not_divide(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 3)
-    line = refusal(tiny(), tmp_path / "run")
-    assert line == "--config.batch_size=4: must be 2 or more and divisible by the 3 devices; try 3"
-
-
-@pytest.mark.parametrize("bad", ["file", "in a file", "/proc/run"])
-def test_workdir_that_cannot_be_written(bad, tiny, tmp_path):
-    (tmp_path / "file").touch()
-    workdir = {"file": tmp_path / "file", "in a file": tmp_path / "file" / "run"}.get(bad, bad)
-    assert refusal(tiny(), workdir).startswith(f"--workdir={workdir}: cannot be written (")
 
 
 def test_recipe_is_the_configs(tiny):

@@ -31,8 +31,9 @@ def placed(shapes, where):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes)
 
 
-def exported_step(pair: Pair, devices: int, platform: str) -> jax.export.Exported:
-    """The step on a mesh, its batch divided over the devices, as the training command makes it."""
+@functools.cache
+def step_on(pair: Pair, devices: int):
+    """The step on a mesh, its batch divided over the devices, as the training command makes it, and what it takes."""
     mesh, recipe = mesh_of(devices), step.Recipe()
     everywhere, by_image = sharding.everywhere(mesh), sharding.by_image(mesh)
     train_step = step.make_train_step(pair, recipe, seed=0, steps_per_epoch=125)
@@ -45,10 +46,11 @@ def exported_step(pair: Pair, devices: int, platform: str) -> jax.export.Exporte
 
     run = jax.jit(run, in_shardings=(everywhere, by_image), out_shardings=everywhere, donate_argnums=0)
     image = jax.ShapeDtypeStruct((BATCH, 128, 128, pair.nc), jnp.float32)
-    return jax.export.export(run, platforms=[platform])(leaves, {"real": image, "blur": image})
+    return run, (leaves, {"real": image, "blur": image})
 
 
-def exported_sampler(pair: Pair, devices: int, platform: str) -> jax.export.Exported:
+@functools.cache
+def sampler_on(pair: Pair, devices: int):
     """The sampler's program, a batch on each device, weights folded, measures included."""
     mesh = mesh_of(devices)
     run = draw._program(pair, True, Calibration(0, 2734.53), 0.46875, BATCH, mesh)
@@ -56,7 +58,13 @@ def exported_sampler(pair: Pair, devices: int, platform: str) -> jax.export.Expo
     params = jax.eval_shape(functools.partial(draw._folded, pair.dtype), params, stats)
     key = jax.eval_shape(lambda: draw.key(0))
     starts = placed(jax.ShapeDtypeStruct((devices,), jnp.uint32), sharding.by_image(mesh))
-    return jax.export.export(run, platforms=[platform])(*placed((params, key), sharding.everywhere(mesh)), starts)
+    return run, (*placed((params, key), sharding.everywhere(mesh)), starts)
+
+
+def exported(program, platform: str) -> jax.export.Exported:
+    """For a platform; two of them share what is traced."""
+    run, inputs = program
+    return jax.export.export(run, platforms=[platform])(*inputs)
 
 
 def layers(pair: Pair) -> tuple[list, list]:
@@ -120,26 +128,26 @@ def check(exported, platform: str, dtype: str, devices: int, convolutions: set, 
 @of_cases
 def test_step_lowers(size, dtype, devices, platform):
     pair = Pair(**SIZES[size], dtype=dtype)
-    exported = exported_step(pair, devices, platform)
-    text = check(exported, platform, dtype, devices, step_convolutions(pair), step_products(pair))
+    found = exported(step_on(pair, devices), platform)
+    text = check(found, platform, dtype, devices, step_convolutions(pair), step_products(pair))
     # The two arrays of the batch come in divided, nothing else does.
     main = re.search(r"func\.func public @main\((.*?)\) ->", text, re.DOTALL).group(1)
     divided = re.findall(r"tensor<([^>]*)> \{[^}]*@mesh, \[\{\"data\"", main)
     assert divided == ["16x128x128x1xf32"] * 2
     if devices > 1:
         assert f'["data"={devices}]' in text
-    assert {a.dtype for a in exported.out_avals} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+    assert {a.dtype for a in found.out_avals} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
 
 
 @on_accelerators
 @of_cases
 def test_sampler_lowers(size, dtype, devices, platform):
     pair = Pair(**SIZES[size], dtype=dtype)
-    exported = exported_sampler(pair, devices, platform)
+    found = exported(sampler_on(pair, devices), platform)
     forward = {(x, kernel) for x, kernel, _ in layers(pair)[0]}
     first = (f"{BATCH}x{pair.nz}", f"{pair.nz}x{256 * pair.ngf}")
-    text = check(exported, platform, dtype, devices, forward, {first})
-    assert exported.out_avals[0].str_short() == f"int16[{devices * BATCH},128,128]"
+    text = check(found, platform, dtype, devices, forward, {first})
+    assert found.out_avals[0].str_short() == f"int16[{devices * BATCH},128,128]"
     # Devices say nothing to each other.
     assert not re.search(r"stablehlo\.(all_|collective_|reduce_scatter)", text)
 
@@ -154,10 +162,10 @@ def test_program_for_a_gpu_draws_the_same_samples():
     inputs = (g_params, g_stats, draw.key(0), jnp.arange(4))
     generate = draw.generator(pair)
     anywhere = [jax.export.DisabledSafetyCheck.platform()]
-    exported = jax.export.export(generate, platforms=["cuda"], disabled_checks=anywhere)(*inputs)
-    assert "stablehlo.convolution" in exported.mlir_module()
+    found = jax.export.export(generate, platforms=["cuda"], disabled_checks=anywhere)(*inputs)
+    assert "stablehlo.convolution" in found.mlir_module()
     options = {"compiler_options": {"xla_backend_optimization_level": 0}}
-    there = np.asarray(jax.jit(exported.call, **options)(*inputs))
+    there = np.asarray(jax.jit(found.call, **options)(*inputs))
     here = np.asarray(support.quick_jit(generate)(*inputs))
     assert np.std(here) > 0.1
     apart = np.abs(there - here)

@@ -1,19 +1,20 @@
 """The adversarial step against the PyTorch statement of it, gates, schedules and blurred reals included."""
 
-import functools
+import itertools
 
-import jax
 import numpy as np
 import pytest
 
 from skullgan_jax.model import pytorch_names
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.train import state, step
+from tests import support
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_peer  # noqa: E402  (needs torch)
 
 PAIR = Pair(nz=20, ngf=16, ndf=8)
+PATIENCE = 3
 
 
 @pytest.fixture(autouse=True)
@@ -45,38 +46,35 @@ def nchw(x):
     return torch.from_numpy(np.array(np.moveaxis(x, -1, 1))).double()
 
 
-@functools.cache
-def advance(patience):
-    """Compiled once for every gate."""
-    graphs = PAIR.graphs()
-
-    def run(ours, reals, blur, z, noise, epoch, gate_loss):
-        recipe = step.Recipe(patience=patience, gate_loss=gate_loss)
-        return step.adversarial_step(ours, reals, blur, z, noise, epoch, graphs=graphs, recipe=recipe)
-
-    return jax.jit(run)
-
-
-@pytest.mark.parametrize("gate_loss", [0.9, 2.0])
-def test_twenty_steps_match_torch(gate_loss):
+@pytest.mark.parametrize(
+    ("batch", "lr", "gates"),
+    [
+        (4, 1e-5, (0.9, 2.0)),  # at the published rate so small a batch drifts apart: 1e-4 after 15 steps
+        pytest.param(16, 3e-4, (0.9,), marks=pytest.mark.all),
+        pytest.param(16, 3e-4, (2.0,), marks=pytest.mark.all),
+    ],
+)
+def test_twenty_steps_match_torch(batch, lr, gates):
     """Losses over 20 steps that cross the gates, plateau drops and the blurred branch.
 
     At the published gate the discriminator's opens and shuts; at 2.0 the generator's does.
     """
     g, d, weights = networks()
-    patience, batch = 3, 16
     recipe = step.Recipe()
-    peer = torch_peer.Trainer(g, d, patience=patience, gate_loss=gate_loss)
-    ours = state.create(*weights, adam=recipe.adam, lr=recipe.lr)
+    peer = torch_peer.Trainer(g, d, lr=lr, patience=PATIENCE)
+    ours = state.create(*weights, adam=recipe.adam, lr=lr)
+    advance = support.advance(PAIR, PATIENCE)
     random = np.random.default_rng(0)
     epochs = [0, 8, 9, 9, 10, 10, 11, 12, 14, 15, 15, 16, 16, 16, 17, 17, 18, 25, 100, 999]
     seen = []
-    for epoch in epochs:
+    for epoch, gate_loss in zip(epochs, itertools.cycle(gates), strict=False):
         reals, blur = np.tanh(random.standard_normal((2, batch, 128, 128, 1), np.float32))
         z = random.uniform(-1, 1, (batch, PAIR.nz)).astype(np.float32)
         noise = [random.standard_normal((batch, 128, 128, c), np.float32) for c in (PAIR.ngf // 2, PAIR.ngf // 8)]
+        peer.gate_loss = gate_loss
         theirs = peer.step(nchw(reals), nchw(blur), nchw(z[:, None, None]), [nchw(n) for n in noise], epoch)
-        ours, metrics = advance(patience)(ours, reals, blur, z, noise, epoch, gate_loss)
+        x = {"real": reals, "blur": blur, "z": z, "noise": noise}
+        ours, metrics = advance(ours, x, epoch, gate_loss)
         metrics = {k: float(v) for k, v in metrics.items()}
         for name in ("loss_d", "loss_g", "lr_d", "lr_g", "d_real", "d_fake"):
             np.testing.assert_allclose(metrics[name], theirs[name], rtol=1e-4, err_msg=f"{name}, epoch {epoch}")
@@ -93,6 +91,7 @@ def test_twenty_steps_match_torch(gate_loss):
                         scale = np.abs(value.numpy()).max()
                         np.testing.assert_allclose(mine[key], value.numpy(), atol=1e-4 * scale, err_msg=key)
         seen.append(metrics)
-    assert {m["open_d" if gate_loss < 1 else "open_g"] for m in seen} == {0.0, 1.0}
+    for gate, name in ((0.9, "open_d"), (2.0, "open_g")):
+        assert gate not in gates or {m[name] for m in seen} == {0.0, 1.0}
     assert len({m["lr_d"] for m in seen}) > 1
     assert len({m["lr_g"] for m in seen}) > 1
