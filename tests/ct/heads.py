@@ -1,5 +1,7 @@
 """Heads of known shape, and their DICOM files."""
 
+import functools
+
 import numpy as np
 import pydicom
 from pydicom import uid
@@ -9,8 +11,12 @@ SHELL_MM, TABLE_MM = 7.0, 2.0
 TABLE_HU, DIPLOE_HU = 1500, 900
 
 
+@functools.cache
 def head(*, tilt=0.0, hole=False, holder=True, shape=(24, 400, 400)):
-    """(N, rows, columns) int16 HU: a shell about an ellipsoid, the vault in its upper half; tilt in degrees."""
+    """(N, rows, columns) int16 HU: a shell about an ellipsoid, the vault in its upper half; tilt in degrees.
+
+    Not to be written to: it is drawn once.
+    """
     z, y, x = ((np.arange(n, dtype=np.float32) - c) * s for n, s, c in zip(shape, SPACING, (0, 200, 200), strict=True))
     out = np.full(shape, -1000, np.int16)
     sub = (np.arange(2) - 0.5) / 2  # the mean of four points makes the partial volume of an edge
@@ -33,6 +39,7 @@ def head(*, tilt=0.0, hole=False, holder=True, shape=(24, 400, 400)):
                     hu = np.where((ring > 100) & (ring < 104) & (yy > 40), 800, hu)
                 total += hu
         out[i] = np.rint(total / 4)
+    out.flags.writeable = False
     return out
 
 

@@ -7,18 +7,16 @@ from scipy import ndimage, special
 
 from skullgan_jax.data.phantom import segments
 from skullgan_jax.slices import radiology
+from tests import support
 
 PIXEL_MM = 0.46875
 SUB = 8  # parts of a pixel's side in drawn phantoms
-measure = jax.jit(radiology.measure, static_argnames="pixel_mm")
 largest_component = jax.jit(radiology.largest_component)
 
 
 def read(hu):
-    """Measured in batches of one size, so that all tests share one program."""
-    batch = np.zeros((32, 128, 128), np.float32)
-    batch[: len(hu)] = hu
-    return {name: np.asarray(x)[: len(hu)] for name, x in measure(batch, pixel_mm=PIXEL_MM).items()}
+    """What `measured` says."""
+    return radiology.measured(np.asarray(hu), PIXEL_MM)
 
 
 def step(x, sigma):
@@ -186,7 +184,8 @@ def test_other_components_and_the_rest_of_the_batch_do_not_count():
 
 def test_a_mirrored_slice_has_the_same_thickness_and_dtype_does_not_matter():
     hu = segments(6, seed=2)
-    plain, mirrored, integers = read(hu), read(hu[:, :, ::-1]), measure(hu, pixel_mm=PIXEL_MM)
+    plain, mirrored = read(hu), read(hu[:, :, ::-1])
+    integers = support.quick_jit(lambda hu: radiology.measure(hu, PIXEL_MM))(hu)
     for name in ("thickness_mm", "column_mm", "mean_hu", "area_mm2"):
         np.testing.assert_allclose(mirrored[name], plain[name], rtol=1e-4)
     for name, x in plain.items():
