@@ -43,22 +43,22 @@ def test_controls_have_the_numbers_they_are_asked_for():
 
 
 def test_smoothed_reals_fail_by_texture_alone():
-    hu = phantom.segments(400, 6)
-    fake = ndimage.median_filter(hu[200:], (1, 3, 3))
+    hu = phantom.segments(200, 6)
+    fake = ndimage.median_filter(hu[100:], (1, 3, 3))
     every = pooled.pool(
-        {"real": hu[:200], "fake": fake}, {"real": measure(hu[:200], PIXEL_MM), "fake": measure(fake, PIXEL_MM)}
+        {"real": hu[:100], "fake": fake}, {"real": measure(hu[:100], PIXEL_MM), "fake": measure(fake, PIXEL_MM)}
     )
-    pairs = compare.halvings(200, None, 1000, 0)
-    tests = compare.judge(every.distances, pairs, {"fake": np.arange(200, 400)}, 0)
+    pairs = compare.halvings(100, None, 1000, 0)
+    tests = compare.judge(every.distances, pairs, {"fake": np.arange(100, 200)}, 0)
     assert not tests["spectrum"]["fake"]["passes"]
     assert tests["thickness_mm_ks"]["fake"]["passes"]
 
 
 def test_a_collapsed_set_fails_by_diversity():
-    hu = phantom.segments(230, 7)
-    sets = {"real": hu[:200], "fake": np.repeat(hu[200:], 7, 0)[:200]}
+    hu = phantom.segments(115, 7)
+    sets = {"real": hu[:100], "fake": np.repeat(hu[100:], 7, 0)[:100]}
     every = pooled.pool(sets, {name: measure(x, PIXEL_MM) for name, x in sets.items()})
-    tests = compare.judge(every.distances, compare.halvings(200, None, 1000, 0), {"fake": np.arange(200, 400)}, 0)
+    tests = compare.judge(every.distances, compare.halvings(100, None, 1000, 0), {"fake": np.arange(100, 200)}, 0)
     assert not tests["recall"]["fake"]["passes"]
     assert not tests["duplicates"]["fake"]["passes"]
 

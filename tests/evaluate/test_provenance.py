@@ -8,7 +8,8 @@ import pytest
 import skullgan_jax
 from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import __main__ as command
-from skullgan_jax.evaluate import inputs
+from skullgan_jax.evaluate import inputs, verdict
+from skullgan_jax.evaluate.report import page
 from skullgan_jax.slices.size import PIXEL_MM
 
 
@@ -25,40 +26,34 @@ def test_a_model_without_a_fingerprint_says_nothing(model, provenance):
     assert inputs.trained_on(converted, slices("train", phantom.segments(3, 1))) is None
 
 
-@pytest.fixture
-def few(tmp_path):
-    """A folder of sets too small for most of the work."""
-    for name, hu in zip(("real", "fake", "other"), np.split(phantom.segments(30, 6), 3), strict=True):
+def test_another_set_is_told(tmp_path, model, capfd):
+    """On stderr, in the report and in the card; on sets too small for most of the work."""
+    names = "real", "fake", "other"
+    for name, hu in zip(names, np.split(phantom.segments(30, 6), 3), strict=True):
         np.save(tmp_path / f"{name}.npy", hu)
-    return tmp_path
-
-
-def judged(few, model, train, capfd):
-    """The page's words and stderr."""
-    output = few / "out"
-    flags = {"real": few / "real.npy", "fake": few / "fake.npy", "train": train, "model": model, "output": output}
-    command.run([*(f"--{name}={value}" for name, value in flags.items()), "--pixel_mm=0.46875"])
-    return (output / "report.html").read_text(), (output / "model_card.md").read_text(), capfd.readouterr().err
-
-
-def test_another_set_is_told(few, model, sets, capfd):
-    text, card, said = judged(few, model, few / "other.npy", capfd)
+    output = tmp_path / "out"
+    sets = (f"--{flag}={tmp_path}/{name}.npy" for flag, name in zip(("real", "fake", "train"), names, strict=True))
+    command.run([*sets, f"--model={model}", f"--output={output}", "--pixel_mm=0.46875"])
+    text, about = (output / "report.html").read_text(), (output / "model_card.md").read_text()
     told = "other.npy, given as --train, is not what the model was trained on"
-    assert f"note: {told}" in said
+    assert f"note: {told}" in capfd.readouterr().err
     assert told in text
-    assert told in card
-    assert "Trained on: see provenance" in card
+    assert told in about
+    assert "Trained on: see provenance" in about
     assert "<strong>not what the model was trained on</strong>" in text
 
 
-def test_the_same_set_is_told_too(few, model, sets, capfd):
-    text, card, said = judged(few, model, sets / "train.npy", capfd)
-    assert "is not what the model was trained on" not in said + text
-    assert "These slices are what the model was trained on" in text
-    assert "Trained on: 120 slices" in card
+def test_the_same_set_is_told_too(report, same):
+    assert not any("trained on" in note for note in same["notes"])
+    assert "These slices are what the model was trained on" in (report / "report.html").read_text()
+    assert "Trained on: 120 slices" in (report / "model_card.md").read_text()
 
 
-def test_a_model_without_one_is_passed_over(few, small_model, sets, capfd):
-    text, _, said = judged(few, small_model, sets / "train.npy", capfd)
-    assert "trained on" not in said
+def test_of_a_model_without_one_nothing_is_told(report, same, tmp_path):
+    metrics = same | {"memorisation": same["memorisation"] | {"trained_on": None}}
+    some = slices("some", np.zeros((0, 128, 128)))
+    assert not any("trained on" in note for note in verdict.notes(metrics, some, some))
+    page.write(tmp_path / "report.html", metrics, {path.stem: path for path in (report / "figures").iterdir()})
+    text = (tmp_path / "report.html").read_text()
+    assert "Nearest of 120 training slices" in text
     assert "fingerprint" not in text

@@ -110,10 +110,9 @@ def _samples(sets: dict, pixel_mm: float, seed: int, columns: int = 4, most: int
         drawn = axis.imshow(sheet(padded, columns), cmap=colours, vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
         _scale_bar(axis, pixel_mm, height)
         axis.set_axis_off()
-        hidden = np.delete(hu, np.arange(SIZE)[rows], 1).max((1, 2), initial=0) > radiology.THRESHOLD_HU
-        axis.set_title(
-            LABELS[name] + (f", {hidden.sum()} of {len(hu)} with bone below or above" if any(hidden) else "")
-        )
+        hidden = (np.delete(hu, np.arange(SIZE)[rows], 1) > radiology.THRESHOLD_HU).any((1, 2)).sum()
+        outside = f" ({hidden} of {len(hu)} exceed {radiology.THRESHOLD_HU:g} HU in rows not shown)" if hidden else ""
+        axis.set_title(LABELS[name] + outside, fontsize=9)
     bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.03, pad=0.01, aspect=60, shrink=0.5)
     bar.set_label("HU")
     return figure
