@@ -5,7 +5,16 @@ import importlib.util
 from skullgan_jax.errors import InputError
 
 # What a light install leaves out, of what the package imports.
-LEFT_OUT = ("gdcm", "matplotlib", "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets")
+LEFT_OUT = (
+    "gdcm",
+    "matplotlib",
+    "psutil",
+    "sklearn",
+    "tensorboard",
+    "tensorflow",
+    "tensorflow_datasets",
+    "threadpoolctl",
+)
 
 
 def need(module: str, extra: str = ""):
