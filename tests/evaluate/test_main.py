@@ -2,13 +2,13 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 
 from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import __main__ as command
-from skullgan_jax.evaluate.measures import classify, embedding
 from skullgan_jax.slices import radiology
 from tests import browser
 
@@ -23,50 +23,21 @@ def ended(capfd, *flags):
     return status, capfd.readouterr().err
 
 
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sets")
-    hu = phantom.segments(240, 4)
-    for name, x in (("real", hu[:60]), ("fake", hu[60:120]), ("train", hu[120:])):
-        np.save(folder / f"{name}.npy", x)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def report(sets, finished, tmp_path_factory):
-    """The folder of a whole report, with everything that there is."""
-    output = tmp_path_factory.mktemp("report") / "out"
-    (output).mkdir()
-    (output / "turing.key.json").write_text("{}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classify, "STEPS", 20)
-        patch.setattr(embedding, "SHOWN", 20)
-        classify._compiled.cache_clear()
-        command.run(
-            [
-                *(f"--{name}={sets}/{name}.npy" for name in ("real", "fake", "train")),
-                *(f"--model={finished}", f"--output={output}", "--pixel_mm=0.46875"),
-            ]
-        )
-    classify._compiled.cache_clear()
-    return output
-
-
 def test_files(report):
     names = {"figures", "metrics.json", "model_card.md", "radiology.csv", "report.html", "turing.key.json"}
     assert {p.name for p in report.iterdir()} == names
     assert not report.with_name("out.tmp").exists()
     table = (report / "radiology.csv").read_text().splitlines()
     assert table[0].split(",") == ["set", *radiology.NAMES]
-    assert [line.split(",")[0] for line in table[1::60]] == ["real", "fake", "control"]
+    assert [line.split(",")[0] for line in table[1::200]] == ["real", "fake", "control"]
     figures = {p.stem for p in (report / "figures").iterdir()}
     assert figures == {
         *("samples", "distributions", "tests", "spectrum", "tsne", "classifiers", "memorisation", "pairs"),
     }
 
 
-def test_numbers(report):
-    metrics = json.loads((report / "metrics.json").read_text())
+def test_numbers(same):
+    metrics = same
     assert metrics["use"] == "research use only"
     assert metrics["sets"]["train"]["num"] == 120
     assert len(metrics["verdict"]["lines"]) == 7
@@ -75,20 +46,26 @@ def test_numbers(report):
     assert called["difference"]["value"] == pytest.approx(called["real"]["value"] - called["fake"]["value"])
     assert metrics["memorisation"]["num_train"] == 120
     assert metrics["copies"]["num"] == 0
+    assert metrics["model"] == {"workdir": "run", "step": 3, "ngf": 16, "ndf": 4, "nz": 8}
 
 
-def test_model_card(report, finished):
-    card = (report / "model_card.md").read_text()
+def test_model_card(report, model):
+    text = (report / "model_card.md").read_text()
     for word in ("Research use only", "0.46875 mm", "Not meant for", "| SDR, KS |", "Provenance", "ngf 16"):
-        assert word in card
-    assert str(finished.parent) not in card
+        assert word in text
+    assert "Trained on: 120 slices" in text
+    assert str(model.parent) not in text
 
 
 def test_the_page_is_whole_and_asks_nobody(report):
     text = (report / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
     assert "Research use only" in text
-    assert "None" not in re.sub(r"base64,[^\"]*", "", text)
+    words = re.sub(r"base64,[^\"]*", "", text)
+    assert "None" not in words
+    assert not re.search(r"[{}]", re.sub(r"<style>.*</style>", "", words, flags=re.S))  # no dict as Python writes it
+    assert "it keeps their fingerprint" in words
+    assert "Model: workdir run, step 3, ngf 16, ndf 4, nz 8." in words
 
 
 def test_the_page_in_a_browser(report, tmp_path):
@@ -100,7 +77,7 @@ def test_the_page_in_a_browser(report, tmp_path):
         marks = {m.text for m in driver.find_elements("css selector", ".mark")}
     assert heads[1:] == [
         *("Samples", "Every test on one scale", "SDR, thickness and intensity", "Power spectrum"),
-        *("Fidelity and diversity", "t-SNE", "Classifiers", "Memorisation", "Definitions", "Limits"),
+        *("Near duplicates", "t-SNE", "Classifiers", "Memorisation", "Definitions", "Limits"),
     ]
     assert len(images) == 8
     assert all(width > 500 and alt for width, alt in images)
@@ -131,7 +108,7 @@ def test_a_turing_page(sets, tmp_path, capfd):
         (["--real=REAL", "--fake=REAL", "--output=OUT", "--num=1"], "give a number of 2 or more"),
         (["--real=REAL", "--fake=REAL", "--output=REAL"], "is a file; give a folder"),
         (["--real=REAL", "--fake=FINE", "--output=OUT"], "real.npy has 0.46875 mm pixels (assumed; state it with"),
-        (["--real=REAL", "--fake=REAL", "--output=OUT", "--fid"], "--fid: 60 reals and 60 fakes; below 2048"),
+        (["--real=REAL", "--fake=REAL", "--output=OUT", "--fid"], "--fid: 200 reals and 200 fakes; below 2048"),
         (["--turing_results", "a.json"], "--turing_results needs --turing_key"),
         (["--reel=x"], "--reel=x"),
     ],
@@ -145,4 +122,13 @@ def test_a_wrong_command_is_one_line_and_exit_2(sets, tmp_path, capfd, flags, ex
     status, said = ended(capfd, *flags)
     assert (status, said.count("\n")) == (2, 1), said
     assert expected in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "sklearn"])
+def test_what_is_not_installed_is_named_before_any_work(sets, tmp_path, capfd, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    status, said = ended(capfd, f"--real={sets}/real.npy", f"--fake={sets}/fake.npy", f"--output={tmp_path}/out")
+    assert (status, said.count("\n")) == (2, 1), said
+    assert f"{module} is needed for this and not installed: pip install" in said
     assert not (tmp_path / "out").exists()

@@ -22,7 +22,7 @@ def _draw(sdr, thickness_mm, table_hu, pixel_mm: float) -> np.ndarray:
     """(N, 128, 128) float32 HU of shells with tables of table_hu and a diploe of sdr * table_hu in the middle."""
     radius = _RADIUS_MM / pixel_mm
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-    depth = radius - np.hypot(x - 63.5, y - (_APEX_ROW - 0.5 + radius))  # under the outer surface, in pixels
+    depth = radius - np.hypot(x - (SIZE - 1) / 2, y - (_APEX_ROW - 0.5 + radius))  # under the outer surface, in pixels
     thickness = (thickness_mm / pixel_mm)[:, None, None]
     u = np.abs(2 * depth / thickness - 1)  # 0 in the middle, 1 at both surfaces
     ramp = np.clip((u - 0.25) / 0.45, 0, 1)

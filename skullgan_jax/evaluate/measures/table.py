@@ -43,5 +43,6 @@ def shown(name: str, distance: float) -> float:
 
 def written(name: str, distance: float) -> str:
     """A distance of MEASURES as people read it, with its unit."""
-    m = MEASURES[name]
-    return f"{shown(name, distance):.{m.digits}f}{' ' + m.unit if m.unit else ''}"
+    m, value = MEASURES[name], shown(name, distance)
+    digits = m.digits if abs(value) < 100 else 0
+    return f"{value:,.{digits}f}{' ' + m.unit if m.unit else ''}"

@@ -80,24 +80,17 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def rows_shown(sets: list[np.ndarray]) -> slice:
-    """The rows to show of slices: all that hold bone in a tenth of the slices of some set, and a few around.
-
-    Args:
-      sets: each (N, 128, 128) HU.
-    """
-    kept = np.zeros(SIZE, bool)
-    for hu in sets:
-        kept |= (np.asarray(hu) > radiology.THRESHOLD_HU).any(2).mean(0) >= 0.1
-    rows = np.flatnonzero(kept)
+def _rows(hu: np.ndarray) -> slice:
+    """The rows that hold bone in some of these slices (N, 128, 128), and a few around."""
+    rows = np.flatnonzero((hu > radiology.THRESHOLD_HU).any((0, 2)))
     return slice(max(0, rows[0] - _MARGIN), min(SIZE, rows[-1] + 1 + _MARGIN)) if len(rows) else slice(0, SIZE)
 
 
-def _scale_bar(axis, pixel_mm: float, bottom: float, size: float = 8) -> None:
-    """A bar of 20 mm over a dark corner of a slice, `bottom` being the last row of it."""
+def _scale_bar(axis, pixel_mm: float, bottom: float) -> None:
+    """A bar of 20 mm in the dark lower left corner of a slice, `bottom` being its last row."""
     left, end = 5.0, 5 + _BAR_MM / pixel_mm
-    axis.plot((left, end), (bottom - 5, bottom - 5), color="white", lw=2, solid_capstyle="butt")
-    axis.annotate(f"{_BAR_MM} mm", (end + 4, bottom - 5), color="white", fontsize=size, va="center")
+    axis.plot((left, end), (bottom - 9, bottom - 9), color="white", lw=2, solid_capstyle="butt")
+    axis.annotate(f"{_BAR_MM} mm", (end + 4, bottom - 9), color="white", fontsize=7, va="center")
 
 
 def _samples(sets: dict, pixel_mm: float, seed: int, columns: int = 4, most: int = 32) -> Figure:
@@ -105,7 +98,7 @@ def _samples(sets: dict, pixel_mm: float, seed: int, columns: int = 4, most: int
     for name, hu in sets.items():
         picked = np.random.default_rng((seed, len(hu))).permutation(len(hu))[:most]
         some[name] = np.asarray(hu[np.sort(picked)], np.float32)
-    rows = rows_shown(list(some.values()))
+    rows = _rows(some["real"])
     height = rows.stop - rows.start
     lines = -(-max(map(len, some.values())) // columns)
     ratio = lines * (height + 2) / (columns * (SIZE + 2))
@@ -117,10 +110,9 @@ def _samples(sets: dict, pixel_mm: float, seed: int, columns: int = 4, most: int
         drawn = axis.imshow(sheet(padded, columns), cmap=colours, vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
         _scale_bar(axis, pixel_mm, height)
         axis.set_axis_off()
-        hidden = np.delete(hu, np.arange(SIZE)[rows], 1).max((1, 2), initial=0) > radiology.THRESHOLD_HU
-        axis.set_title(
-            LABELS[name] + (f", {hidden.sum()} of {len(hu)} with bone outside of this" if any(hidden) else "")
-        )
+        hidden = (np.delete(hu, np.arange(SIZE)[rows], 1) > radiology.THRESHOLD_HU).any((1, 2)).sum()
+        outside = f" ({hidden} of {len(hu)} exceed {radiology.THRESHOLD_HU:g} HU in rows not shown)" if hidden else ""
+        axis.set_title(LABELS[name] + outside, fontsize=9)
     bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.03, pad=0.01, aspect=60, shrink=0.5)
     bar.set_label("HU")
     return figure
@@ -139,7 +131,7 @@ def _distributions(measured: dict, tested: bool) -> Figure:
                 axis.hist(x, bins, density=True, color="0.8", label=LABELS[s])
             elif len(x):
                 axis.hist(x, bins, density=True, histtype="step", color=colour, ls=line, lw=width, label=LABELS[s])
-        axis.set_xlabel(label + (" (tested)" if tested and name in controls.NAMES else ""))
+        axis.set_xlabel(label + ("\n(tested)" if tested and name in controls.NAMES else ""))
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
     axes[0, 0].set_ylabel("share of slices")
@@ -188,17 +180,14 @@ def _spectrum(spectrum: dict, floor: np.ndarray) -> Figure:
     figure, ((left, right),) = _figure(_WIDTH, 3.2, 1, 2)
     x = np.array(spectrum["cycles_per_mm"])
     low, high = np.quantile(floor, (0.005, 0.995), axis=0)
-    right.fill_between(x, low, high, color="0.8", label="two halves of the reals, 99 %")
+    right.fill_between(x, low, high, color="0.8", label="two halves of\nthe reals, 99 %")
     for s in ("real", "fake", "control"):
         colour, line, width = _LINES[s]
-        left.plot(x, spectrum[s], color=colour, ls=line, lw=width, label=LABELS[s])
-        if s != "real":
-            right.plot(x, np.subtract(spectrum[s], spectrum["real"]), color=colour, ls=line, lw=width, label=LABELS[s])
-    right.axhline(0, color="0.55", lw=0.9, zorder=0, label="as the reals")
+        left.plot(x, spectrum[s], color=colour, ls=line, lw=width)
+        right.plot(x, np.subtract(spectrum[s], spectrum["real"]), color=colour, ls=line, lw=width, label=LABELS[s])
     left.set(xlabel="cycles per mm", ylabel="power, dB over 1 HU$^2$ (logarithmic)", title="mean over slices")
     right.set(xlabel="cycles per mm", ylabel="dB (3 dB: twice the power)", title="difference from real")
-    for axis in (left, right):
-        axis.legend()
+    figure.legend(loc="outside right upper")
     return figure
 
 
@@ -226,7 +215,7 @@ def _classifiers(metrics: dict) -> Figure:
         if s in metrics.get("discriminator", {}):
             rows.append((f"discriminator: {what} called real", metrics["discriminator"][s], s))
     figure, ((axis,),) = _figure(_WIDTH, 0.32 * len(rows) + 1.1)
-    axis.axvline(50, color="0.5", lw=0.9, ls=":", label="50 %: an accuracy of guessing")
+    axis.axvline(50, color="0.5", lw=0.9, ls=":", label="50 %, the accuracy of guessing")
     for row, (label, share, s) in enumerate(rows):
         marker, colour = _MARKERS["real" if s == "floor" else s]
         low, value, high = (100 * share[k] for k in ("low", "value", "high"))
@@ -261,21 +250,19 @@ def _memorisation(found: dict, arrays: dict) -> Figure:
 
 def _pairs(pairs, pixel_mm: float) -> Figure:
     fakes, partners, distances = pairs
-    rows = rows_shown([fakes, partners])
+    rows = _rows(partners)
     height = rows.stop - rows.start
     figure, axes = _figure(_WIDTH, _WIDTH / len(fakes) * 3 * height / SIZE + 0.7, 3, len(fakes))
     for column, fake, partner, distance in zip(axes.T, fakes, partners, distances, strict=True):
         a, b = (np.asarray(hu, np.float32)[rows] for hu in (fake, partner))
         for axis, hu in zip(column[:2], (a, b), strict=True):
-            shown = axis.imshow(hu, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
-        apart = column[2].imshow(a - b, cmap="gray", vmin=-1000, vmax=1000)
+            axis.imshow(hu, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
+        column[2].imshow(a - b, cmap="gray", vmin=-1000, vmax=1000)
         column[0].set_title(f"{distance:.0f} HU apart", fontsize=8)
-    _scale_bar(axes[0, 0], pixel_mm, height, 7)
-    for axis, label in zip(axes[:, 0], ("fake", "nearest in\ntraining", "difference"), strict=True):
+    _scale_bar(axes[0, 0], pixel_mm, height)
+    for axis, label in zip(axes[:, 0], ("fake", "nearest in\ntraining", "difference,\n$\\pm$1000 HU"), strict=True):
         axis.set_ylabel(label, fontsize=8)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.colorbar(shown, ax=axes[:2], label="HU", aspect=30)
-    figure.colorbar(apart, ax=axes[2:], label="HU", aspect=15, ticks=(-1000, 0, 1000))
     return figure

@@ -64,7 +64,7 @@ def write(path: pathlib.Path, metrics: dict, images: dict[str, pathlib.Path]) ->
         )
     if "memorisation" in metrics:
         body = _image(images["memorisation"], "distances to the nearest training slice", "half")
-        body += _image(images["pairs"], "the closest pairs")
+        body += _image(images["pairs"], "the closest pairs: fake, its nearest training slice, and the difference")
         parts.append(_section("Memorisation", _memorisation_text(metrics["memorisation"]), body))
     if "fid" in metrics:
         protocol = html.escape(metrics["fid"]["protocol"])

@@ -3,8 +3,8 @@
 from skullgan_jax.evaluate.measures import compare
 
 SAMPLES = (
-    "Drawn at random, none picked; 0 HU is black, 2000 HU white; only the rows with bone are shown. Idealised skulls "
-    "are the control: smooth shells, one for each real, with its SDR, thickness and intensity."
+    "Drawn at random, none picked; 0 HU is black, 2000 HU white; shown are the rows in which the reals have bone. "
+    "Idealised skulls are the control: smooth shells, one for each real, with its SDR, thickness and intensity."
 )
 RADIOLOGY = (
     "Histograms over slices: reals filled, the others as lines. Intervals are 95 %, by bootstrap; KS and Wasserstein "
