@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-ROOMS = ".ci benchmarks configs docs launch notebooks skullgan_jax tests".split()
+ROOMS = [".ci", "benchmarks", "configs", "docs", "launch", "notebooks", "skullgan_jax", "tests"]
 FENCED = re.compile(r"^```.*?^```$|^ {4}.*?$", re.M | re.S)
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]+))?\)")
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, ROOMS))})/[\w./*-]*[\w/*]")
