@@ -12,10 +12,11 @@ demo: $(VENV)/installed
 	@echo "Look at runs/demo/slices.png, runs/demo/progress.png and runs/demo/curves.png."
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
-test-all: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m 'not slow'
+# The rest, one after the other: it waits for processes, which should have the machine for themselves.
+test-all: test
+	$(BIN)/python -m pytest -m 'all and not slow'
 
 # Builds the wheel, installs it in a fresh environment outside of this folder, and runs the commands there.
 test-wheel: $(VENV)/installed-test

@@ -33,6 +33,27 @@ TINY = {
 }
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """For pytest -n: the tests of a file stay in one process, and so do all files that share an expensive fixture."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class BySharedFixture(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = ROOT / nodeid.partition("::")[0]
+            return _sharing(file)
+
+    return BySharedFixture(config, log)
+
+
+@functools.cache
+def _sharing(file: pathlib.Path) -> str:
+    """What files have in common that are tested in one process."""
+    if any(fixture in file.read_text() for fixture in ("finished", "tiny")):
+        return "a run"
+    return "a report" if "evaluate" in file.parts else str(file)
+
+
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
     """The folder of compiled programs, for this process and those it starts; kept if the environment names one."""

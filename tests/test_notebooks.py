@@ -102,6 +102,7 @@ def kernel_env(compiled):
     }
 
 
+@pytest.mark.all
 def test_training_stops_goes_on_and_shows_what_it_made(tmp_path, kernel_env, records):
     tiny = {k: v for k, v in TINY.items() if k != "epochs"} | {"checkpoint_every": 1000, "sample_every": 1}
     opened, workdir, metrics = Opened("train", tmp_path), tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
@@ -155,6 +156,7 @@ def _when_written(path, lines, act, timeout=200):
         time.sleep(0.1)
 
 
+@pytest.mark.all
 def test_inference_runs_anywhere_and_exports_what_it_drew(tmp_path, kernel_env):
     import nibabel
 

@@ -42,7 +42,7 @@ def test_store(old, compiled, capsys):
     sample.run(flags)
     grown = Store(str(old / "skulls.zarr"))
     assert (len(grown), grown.about["complete"], grown.about["model_sha256"]) == (7, True, SHA256)
-    np.testing.assert_array_equal(grown.read(0, 6).hu, before.hu)
+    np.testing.assert_array_equal(grown.read(0, 4).hu, before.hu[:4])  # a shard that is whole is not drawn again
     drawn = skullgan_jax.load(old / "model").sample(7)
     np.testing.assert_array_equal(grown.read(6, 7).hu, drawn[6:])
     # Another machine may round otherwise, and where it does so at the edge of the texture's mask, a pixel shows it.

@@ -16,7 +16,6 @@ from skullgan_jax.evaluate.measures import (
     pooled,
     spectrum,
 )
-from skullgan_jax.evaluate.measures.chunks import measure
 from skullgan_jax.slices import copies, duplicates, radiology
 from skullgan_jax.version import __version__
 
@@ -124,7 +123,7 @@ def _model(model) -> dict:
 
 def _measure(metrics: dict, arrays: dict, subjects, seed: int) -> None:
     """The radiology of each slice, and the distributions of each number over the slices that have it."""
-    measured = {name: measure(hu, metrics["pixel_mm"]) for name, hu in arrays["sets"].items()}
+    measured = {name: radiology.measured(hu, metrics["pixel_mm"]) for name, hu in arrays["sets"].items()}
     for name, found in measured.items():
         metrics["sets"][name]["empty"] = int(np.isnan(found["mean_hu"]).sum())
     metrics["radiology"] = {}
@@ -172,7 +171,7 @@ def _control(arrays: dict, pixel_mm: float, seed: int) -> None:
     whole = np.flatnonzero(np.isfinite(np.stack([measured["real"][n] for n in controls.NAMES])).all(0))
     whole = compare.generator(seed, "control").permutation(whole)[: compare.MOST]
     sets["control"] = controls.idealised({n: measured["real"][n][whole] for n in controls.NAMES}, pixel_mm)
-    measured["control"] = measure(sets["control"], pixel_mm)
+    measured["control"] = radiology.measured(sets["control"], pixel_mm)
 
 
 def _spectra(metrics: dict, arrays: dict, power: dict[str, np.ndarray], pairs) -> None:

@@ -27,6 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from skullgan_jax.slices.chunks import in_chunks
+
 THRESHOLD_HU = 200.0
 RAY_MM = 1.8
 PEAK_HU = 700.0
@@ -104,13 +106,10 @@ def measured(hu: np.ndarray, pixel_mm: float) -> dict[str, np.ndarray]:
     Returns:
       (N,) float32 for each of NAMES, NaN as of `measure`.
     """
-    parts = [{name: np.zeros(0, np.float32) for name in NAMES}]
-    for start in range(0, len(hu), _BATCH):
-        some = hu[start : start + _BATCH]
-        batch = np.zeros((_BATCH, *some.shape[1:]), np.float32)
-        batch[: len(some)] = some
-        parts.append({name: np.asarray(x)[: len(some)] for name, x in _program(batch, pixel_mm).items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in NAMES}
+    if not len(hu):
+        return {name: np.zeros(0, np.float32) for name in NAMES}
+    found = in_chunks(lambda chunk: _program(chunk, pixel_mm), hu, _BATCH)
+    return {name: found[name] for name in NAMES}
 
 
 def _mean(x, ok):

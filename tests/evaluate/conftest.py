@@ -12,7 +12,7 @@ import skullgan_jax
 from skullgan_jax.data import phantom
 from skullgan_jax.data.open import fingerprint
 from skullgan_jax.evaluate import __main__ as command
-from skullgan_jax.evaluate.measures import chunks, classify, embedding
+from skullgan_jax.evaluate.measures import classify, embedding
 from skullgan_jax.slices import radiology
 from skullgan_jax.slices.calibration import Calibration
 from tests.support import QUICK, quick_jit
@@ -28,7 +28,7 @@ def _quick(compiled):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classify, "STEPS", 20)
         patch.setattr(embedding, "SHOWN", 20)
-        patch.setattr(chunks, "_measure", functools.partial(quick_jit, static_argnums=1)(radiology.measure))
+        patch.setattr(radiology, "_program", functools.partial(quick_jit, static_argnums=1)(radiology.measure))
         classify._compiled.cache_clear()
         with pytest.MonkeyPatch.context() as while_made:
             while_made.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=_SOME_STEPS))

@@ -7,7 +7,7 @@ from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import judge
 from skullgan_jax.evaluate.inputs import Slices
 from skullgan_jax.evaluate.measures import classify, compare, controls, pooled, table
-from skullgan_jax.evaluate.measures.chunks import measure
+from skullgan_jax.slices.radiology import measured
 
 PIXEL_MM = 0.46875
 
@@ -36,8 +36,8 @@ def test_simple_metrics_pass_the_controls_and_the_others_do_not(same):
 
 
 def test_controls_have_the_numbers_they_are_asked_for():
-    found = {n: x for n, x in measure(phantom.segments(60, 3), PIXEL_MM).items() if n in controls.NAMES}
-    drawn = measure(controls.idealised(found, PIXEL_MM), PIXEL_MM)
+    found = {n: x for n, x in measured(phantom.segments(60, 3), PIXEL_MM).items() if n in controls.NAMES}
+    drawn = measured(controls.idealised(found, PIXEL_MM), PIXEL_MM)
     for name, most in (("sdr", 0.02), ("thickness_mm", 0.05), ("mean_hu", 10)):
         assert np.abs(drawn[name] - found[name]).max() < most
 
@@ -46,7 +46,7 @@ def test_smoothed_reals_fail_by_texture_alone():
     hu = phantom.segments(200, 6)
     fake = ndimage.median_filter(hu[100:], (1, 3, 3))
     every = pooled.pool(
-        {"real": hu[:100], "fake": fake}, {"real": measure(hu[:100], PIXEL_MM), "fake": measure(fake, PIXEL_MM)}
+        {"real": hu[:100], "fake": fake}, {"real": measured(hu[:100], PIXEL_MM), "fake": measured(fake, PIXEL_MM)}
     )
     pairs = compare.halvings(100, None, 1000, 0)
     tests = compare.judge(every.distances, pairs, {"fake": np.arange(100, 200)}, 0)
@@ -57,7 +57,7 @@ def test_smoothed_reals_fail_by_texture_alone():
 def test_a_collapsed_set_fails_by_diversity():
     hu = phantom.segments(115, 7)
     sets = {"real": hu[:100], "fake": np.repeat(hu[100:], 7, 0)[:100]}
-    every = pooled.pool(sets, {name: measure(x, PIXEL_MM) for name, x in sets.items()})
+    every = pooled.pool(sets, {name: measured(x, PIXEL_MM) for name, x in sets.items()})
     tests = compare.judge(every.distances, compare.halvings(100, None, 1000, 0), {"fake": np.arange(100, 200)}, 0)
     assert not tests["recall"]["fake"]["passes"]
     assert not tests["duplicates"]["fake"]["passes"]

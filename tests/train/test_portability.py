@@ -55,7 +55,7 @@ def sampler_on(pair: Pair, devices: int):
     mesh = mesh_of(devices)
     run = draw._program(pair, True, Calibration(0, 2734.53), 0.46875, BATCH, mesh)
     params, stats = jax.eval_shape(lambda: pair.init(0)[:2])
-    params = jax.eval_shape(functools.partial(draw._folded, pair.dtype), params, stats)
+    params = jax.eval_shape(draw._fold(pair.dtype, sharding.everywhere(mesh)), params, stats)
     key = jax.eval_shape(lambda: draw.key(0))
     starts = placed(jax.ShapeDtypeStruct((devices,), jnp.uint32), sharding.by_image(mesh))
     return run, (*placed((params, key), sharding.everywhere(mesh)), starts)

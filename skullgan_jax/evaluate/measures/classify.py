@@ -12,10 +12,10 @@ import optax
 from flax import nnx
 
 from skullgan_jax.evaluate.measures import compare, intervals
-from skullgan_jax.evaluate.measures.chunks import in_chunks
 from skullgan_jax.evaluate.measures.embedding import folds
 from skullgan_jax.nets import networks, rng
 from skullgan_jax.nets.layers import BatchNorm
+from skullgan_jax.slices.chunks import in_chunks
 
 FOLDS = 2
 STEPS, BATCH, LEARNING_RATE = 150, 32, 1e-3

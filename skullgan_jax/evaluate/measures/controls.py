@@ -8,7 +8,7 @@ skulls.
 import numpy as np
 import scipy.special
 
-from skullgan_jax.evaluate.measures.chunks import measure
+from skullgan_jax.slices.radiology import measured
 from skullgan_jax.slices.size import SIZE
 
 _RADIUS_MM = 85.0  # of the outer surface, about that of an adult's vault
@@ -47,7 +47,7 @@ def idealised(targets: dict[str, np.ndarray], pixel_mm: float) -> np.ndarray:
     want = {name: np.asarray(targets[name], np.float32) for name in NAMES}
     sdr, thickness, table = want["sdr"].copy(), want["thickness_mm"].copy(), 1.3 * want["mean_hu"]
     for _ in range(_FITS):
-        found = measure(_draw(sdr, thickness, table, pixel_mm), pixel_mm)
+        found = measured(_draw(sdr, thickness, table, pixel_mm), pixel_mm)
         sdr = np.clip(sdr + np.nan_to_num(want["sdr"] - found["sdr"]), 0.02, 1)
         thickness = np.clip(thickness + np.nan_to_num(want["thickness_mm"] - found["thickness_mm"]), 1, 30)
         table = table * np.clip(np.nan_to_num(want["mean_hu"] / found["mean_hu"], nan=1), 0.5, 2)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skullgan_jax.evaluate.measures.chunks import in_chunks
+from skullgan_jax.slices.chunks import in_chunks
 
 _BATCH = 64
 _SHAPE_CELL, _TEXTURE_CELL = 8, 32

@@ -53,7 +53,7 @@ def pool(sets: dict[str, np.ndarray], measured: dict[str, dict[str, np.ndarray]]
 
     Args:
       sets: {name: (N, 128, 128) HU}, real first.
-      measured: {name: what chunks.measure gives}.
+      measured: {name: what radiology.measured gives}.
     """
     names = list(sets)
     described = [features.describe(hu) for hu in sets.values()]
