@@ -62,11 +62,20 @@ def _units(calibration) -> str:
 
 
 def _cropped(hu):
-    """The rows in which a slice has bone, and a margin; all rows where none has."""
-    rows = np.flatnonzero((hu > _BONE_HU).any((0, 2)))
+    """The rows of the largest piece of bone of each slice with a margin, and how many slices have bone elsewhere."""
+    from scipy import ndimage
+
+    held = np.zeros(hu.shape[:2], bool)
+    for has_bone, bone in zip(held, hu > _BONE_HU, strict=True):
+        pieces, count = ndimage.label(bone)
+        if count:
+            has_bone[:] = (pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])).any(1)
+    rows = np.flatnonzero(held.any(0))
     if not len(rows):
-        return hu
-    return hu[:, max(rows[0] - _MARGIN, 0) : rows[-1] + 1 + _MARGIN]
+        return hu, 0
+    shown = slice(max(rows[0] - _MARGIN, 0), rows[-1] + 1 + _MARGIN)
+    elsewhere = (np.delete(hu, np.arange(hu.shape[1])[shown], 1) > _BONE_HU).any((1, 2))
+    return hu[:, shown], int(elsewhere.sum())
 
 
 def grid(path, hu, calibration, *, title: str, columns: int = 4, pixel_mm: float = PIXEL_MM) -> None:
@@ -75,7 +84,10 @@ def grid(path, hu, calibration, *, title: str, columns: int = 4, pixel_mm: float
     from matplotlib.figure import Figure
 
     hu, is_ct = np.asarray(hu, np.float32), _units(calibration) == "HU"
-    page = sheet(_cropped(hu) if is_ct else hu, columns)
+    shown, strays = _cropped(hu) if is_ct else (hu, 0)
+    if strays:
+        title += f"\n{strays} of {len(hu)} exceed {_BONE_HU} HU in rows that are not shown"
+    page = sheet(shown, columns)
     figure = Figure(figsize=(8, 7.0 * page.shape[0] / page.shape[1] + 0.7), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["gray"].with_extremes(bad="white")

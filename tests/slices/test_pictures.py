@@ -45,6 +45,17 @@ def test_a_figure_is_cropped_to_the_bone(tmp_path):
     assert thin < thick < grey <= no
 
 
+def test_what_is_cut_away_is_told(tmp_path, monkeypatch):
+    """A speck far below the segment does not keep the figure from being cropped, and its slice is counted."""
+    drawn = []
+    monkeypatch.setattr(pictures, "save", lambda figure, _: drawn.append(figure.axes[0]))
+    hu = slices(slice(10, 20))
+    hu[1, 100, 5], hu[3, 127, 127] = 1500, 150
+    pictures.grid(tmp_path / "x.png", hu, Calibration(0, 2000), title="t", columns=5)
+    assert drawn[0].get_title() == "t\n1 of 5 exceed 200 HU in rows that are not shown"
+    assert drawn[0].images[0].get_array().shape[0] == 10 + 2 * 6
+
+
 def test_the_scale_is_of_the_pixels(tmp_path, monkeypatch):
     """20 mm are 20 / pixel_mm pixels of a slice, and 128 of these are as wide as one."""
     drawn = []
