@@ -30,7 +30,9 @@ def help_text(argv: list[str], doc: str, flags: dict[str, str]) -> str:
       InputError: the config cannot be read.
     """
     name = _given(argv) or _PUBLISHED
-    lines = [f"usage: {_command(argv[0])} --config=FILE --workdir=DIR [--FLAG ...] [--config.FIELD=VALUE ...]", "", doc]
+    command = _command(argv[0])
+    lines = [f"usage: {command} --config=FILE --workdir=DIR [--FLAG ...] [--config.FIELD=VALUE ...]", ""]
+    lines += [doc.replace(_command("main.py"), command)]
     lines += ["flags:", *(line for flag, meaning in flags.items() for line in _entry(flag, meaning))]
     lines += ["", f"fields of {name}:"]
     meanings = {field: meaning for field, (_, meaning) in runpy.run_path(config.find(_PUBLISHED))["FIELDS"].items()}
