@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import jax
 import numpy as np
@@ -162,6 +163,15 @@ def finished(tiny, tmp_path_factory):
 def finished_copy(finished, tmp_path):
     """A copy of it to go on from."""
     return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def old(tmp_path_factory):
+    """The folder of a model, a workdir (run) and a store that were written before the modules moved into rooms."""
+    folder = tmp_path_factory.mktemp("before")
+    with tarfile.open(ROOT / "tests" / "data" / "before_rooms.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "old"
 
 
 @pytest.fixture(scope="session")

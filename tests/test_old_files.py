@@ -3,12 +3,9 @@
 tests/data/before_rooms.tar.xz has all three, of a pair with coarse weights, and the slices of the run.
 """
 
-import pathlib
-import tarfile
 import threading
 
 import numpy as np
-import pytest
 
 import skullgan_jax
 from skullgan_jax import sample
@@ -16,16 +13,7 @@ from skullgan_jax.model import checkpoint
 from skullgan_jax.sampling.store import Store
 from skullgan_jax.train import loop
 
-ARCHIVE = pathlib.Path(__file__).parent / "data" / "before_rooms.tar.xz"
 SHA256 = "6a38179a7cb8d835256967b77f3c5b6db1e8c80984cede67651f81c8f598d26d"  # as it was said then
-
-
-@pytest.fixture(scope="module")
-def old(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("before")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "old"
 
 
 def test_model(old, compiled):

@@ -9,7 +9,7 @@ import skullgan_jax
 from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import __main__ as command
 from skullgan_jax.evaluate import inputs, verdict
-from skullgan_jax.evaluate.report import page
+from skullgan_jax.evaluate.report import card, page
 from skullgan_jax.slices.size import PIXEL_MM
 
 
@@ -57,3 +57,10 @@ def test_of_a_model_without_one_nothing_is_told(report, same, tmp_path):
     text = (tmp_path / "report.html").read_text()
     assert "Nearest of 120 training slices" in text
     assert "fingerprint" not in text
+
+
+def test_the_card_of_a_run_names_no_folder(same, old):
+    text = card.markdown(skullgan_jax.load(old / "run"), same)
+    assert '"workdir": "run"' in text
+    assert str(old) not in text
+    assert "/tmp/old" not in text  # where it was trained
