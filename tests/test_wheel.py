@@ -95,9 +95,10 @@ def test_light(light):
     )
     assert _done(light.python, "-c", code, cwd=light.folder).stdout.split() == []
     assert np.load(light.folder / "four.npy").shape == (4, 128, 128)
+    light("sample", "--model=published", "--num=4", "--output=sheet.png")
+    assert (light.folder / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     for words in (
         ("train", "--config=configs/skull.py:demo", "--workdir=run"),
-        ("sample", "--model=published", "--num=4", "--output=sheet.png"),
         ("prepare", "--input=four.npy", "--output=skulls"),
         ("evaluate", "--real=four.npy", "--fake=four.npy", "--output=report"),
     ):

@@ -11,13 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from skullgan_jax.errors import InputError
 from skullgan_jax.slices.size import SIZE
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 
 
 def stream(seed: int, name: str) -> jax.Array:
-    """The key of a named stream of a seed."""
+    """The key of a named stream of a seed. Raises InputError if it has more than the 32 bits that JAX takes of it."""
+    if isinstance(seed, int) and not 0 <= seed < 1 << 32:  # of a traced one nothing can be told
+        raise InputError(f"seed={seed}: give 0 to 2^32 - 1")
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 

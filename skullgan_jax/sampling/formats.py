@@ -127,7 +127,7 @@ def _nifti(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
         place(affine, code="aligned")
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(path.open("wb"))
-        if ".gz." in path.name:  # without name and time, so that the same samples are the same file
+        if ".gz." in path.name.lower():  # without name and time, so that the same samples are the same file
             file = stack.enter_context(gzip.GzipFile("", "wb", 4, file, mtime=0))
         header.write_to(file)
         for block in blocks:

@@ -75,6 +75,8 @@ def prepare(config) -> Plan:
     for name, least in (*((name, 1) for name in at_least_1), ("seed", 0), ("final_slices", 0)):
         if values[name] < least:
             raise InputError(f"--config.{name}={values[name]}: must be {least} or more")
+    if config.seed >= 1 << 32:
+        raise InputError(f"--config.seed={config.seed}: must be below 2^32")
     data = open_data(config.data, config.seed)
     num_steps_per_epoch(len(data.images), config.batch_size)  # refuses data that fill no batch
     meta = {

@@ -7,6 +7,7 @@ import pytest
 from jax.extend.random import threefry_2x32
 from scipy import stats
 
+from skullgan_jax.errors import InputError
 from skullgan_jax.nets import rng
 
 KEY = jnp.array([0x13198A2E, 0x03707344], jnp.uint32)
@@ -122,6 +123,13 @@ def test_streams_and_seeds_differ():
     z = np.concatenate([draw(rng.stream(seed, name)) for name in names for seed in seeds])
     assert len(np.unique(z[:, 0])) == len(z) == 18
     np.testing.assert_array_equal(draw(rng.stream(111, "standing")), z[-2:])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_is_not_taken_for_another(seed):
+    """JAX takes 32 bits: 2^32 would be 0, and -1 the last one."""
+    with pytest.raises(InputError, match=rf"seed={seed}: give 0 to 2\^32 - 1"):
+        rng.stream(seed, "sample")
 
 
 def test_latent_is_uniform():

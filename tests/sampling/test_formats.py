@@ -68,10 +68,12 @@ def test_nifti(command, hu, tmp_path):
         np.testing.assert_array_equal(np.asarray(image.dataobj).transpose(2, 1, 0), hu[start : start + 20])
         assert b"synthetic, skullgan_jax" in bytes(image.header["descrip"])
         assert json.loads((tmp_path / f"{name[0]}.json").read_text())["num"] == 20
+    command(num=1, output=tmp_path / "u.NII.GZ")
+    assert (tmp_path / "u.NII.GZ").read_bytes()[:2] == b"\x1f\x8b"
 
 
 def test_dicom(command, hu, tmp_path):
-    """As DOMAIN asks of synthetic images: nobody's, and said so in every way."""
+    """As is asked of synthetic images: nobody's, and said so in every way."""
     command(num=3, output=tmp_path / "s", format="dicom")
     found = [pydicom.dcmread(p) for p in sorted((tmp_path / "s").rglob("*.dcm"))]
     assert len(found) == 3

@@ -50,6 +50,7 @@ def test_bad_data(content, expected, tiny, tmp_path):
         ({"log_every": 0}, "--config.log_every=0: must be 1 or more"),
         ({"final_slices": -1}, "--config.final_slices=-1"),
         ({"seed": -1}, "--config.seed=-1"),
+        ({"seed": 2**32}, "--config.seed=4294967296: must be below 2^32"),
         ({"data.num": 0}, "--config.data.num=0: must be 1 or more"),
         ({"data.name": "mri"}, "'mri': give skull or celeba"),
         ({"data.path": ""}, "--config.data.path is empty"),
