@@ -81,6 +81,8 @@ def test_every_dependency_is_locked():
 def test_a_missing_package_is_told_in_a_line(capsys):
     with pytest.raises(InputError, match=r"^nosuch is needed .*: pip install 'skullgan_jax\[fid\]' brings it$"):
         extras.need("nosuch.module", "fid")
+    with pytest.raises(InputError, match=r"^nosuch is needed .*: pip install skullgan_jax brings it$"):
+        extras.check("json", "nosuch")
     with pytest.raises(SystemExit) as ended, refusing():
         raise ModuleNotFoundError(name="sklearn.manifold")
     assert ended.value.code == 2

@@ -16,6 +16,7 @@ from concurrent import futures
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.ct import cut, find, pieces, publish, report, scans
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import extras
 
 _PART = 40  # slices that one process cuts at a time
 _opened = {}  # in a worker: the scan it cut last, as a compressed volume is read whole
@@ -36,6 +37,7 @@ def prepare(*, inputs, output: str, format: str, limits, spacing, by_folder, sal
         lines.append(line)
         say(f"left out: {line}")
 
+    extras.check("matplotlib", *(("tensorflow", "tensorflow_datasets") if format == "tfds" else ()))
     old = publish.summary(output)
     work, ignored = find.find(inputs, spacing=spacing, by_folder=by_folder, complain=complain)
     if not work:

@@ -33,6 +33,13 @@ def need(module: str, extra: str = ""):
         raise InputError(missing(error.name or module, extra)) from None
 
 
+def check(*modules: str) -> None:
+    """Raise InputError if one of them is missing, before work that would end in vain; imports none."""
+    for module in modules:
+        if not there(module):
+            raise InputError(missing(module))
+
+
 def there(module: str) -> bool:
     """Whether a module can be imported."""
     return importlib.util.find_spec(module) is not None
