@@ -80,7 +80,7 @@ def test_help_names_the_command_and_its_flags(program, usage, flag, typed):
     code, said, complained = typed(flag, program=program)
     assert (code, complained) == (0, "")
     assert said.startswith(usage)
-    assert "python -m skullgan_jax.main --config=configs/skull.py --workdir=runs/skull" in said
+    assert f"{usage.removeprefix('usage: ')}=configs/skull.py --workdir=runs/skull" in said
     for name in ("config", "workdir", "distributed", "profile", "dry_run"):
         assert re.search(rf"^  --{name} +\w.*\.$", said, re.MULTILINE), name
     assert max(map(len, said.splitlines())) <= 120
