@@ -21,7 +21,7 @@ def test_the_names():
     assert set(dir(skullgan_jax)) >= NAMES
     assert all(getattr(skullgan_jax, name).__doc__ for name in NAMES)
     with pytest.raises(AttributeError, match="module 'skullgan_jax' has no attribute 'laod'"):
-        skullgan_jax.laod  # noqa: B018
+        skullgan_jax.laod  # noqa: B018  to ask for it is the test
 
 
 def test_the_import_takes_nothing_but_itself():

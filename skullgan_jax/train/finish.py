@@ -13,7 +13,8 @@ def finish(config, workdir, best: int) -> None:
     curves.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"), config.recipe)
     curves.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
     trained = load(workdir)
-    trained.compute_standing(verbose=True)
+    if trained.standing is None:  # a workdir keeps those of its best checkpoint
+        trained.compute_standing(verbose=True)
     trained.save(workdir / "model")
     say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
     if not config.final_slices:
