@@ -1,44 +1,162 @@
-"""Files and folders that under their final name are whole: written beside, flushed to disk, then renamed."""
+"""Files and folders that under their final name are whole: written beside, flushed to disk, then renamed.
+
+What is beside has a name of its own, and a mark, a small file next to it, says that it is ours while its writer lives
+and after it was killed. The next writer of the same name removes what dead ones left, and nothing that no mark names.
+"""
 
 import contextlib
+import ctypes
 import errno
+import fnmatch
 import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
+import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+
+from skullgan_jax.machine.lock import flock
+
+_MARK = "skullgan_jax writes beside this"
+_EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pathlib.Path]:
     """A new name beside `path` for a file or a folder, which takes the place of `path` at the end of the block.
 
-    A folder takes the place of a whole folder. If the block fails, what was there stays, and nothing is left beside it.
+    A folder takes the place of a folder, in one step where the system can exchange two. What somebody else keeps in
+    that folder stays in it. If the block fails, what was there stays, and nothing is left beside it. Where `path` is a
+    link, what it leads to is replaced.
+
+    Args:
+      path: the final name.
+      ours: of a folder that is there, the names (patterns of fnmatch) that the new one replaces, whether it has them
+        or not; entries of other names are carried over, unless the new one has the same.
 
     Raises:
       OSError: it cannot be written.
     """
-    final, mine = pathlib.Path(path), uuid.uuid4().hex[:8]  # two hosts can have one process id
+    final = pathlib.Path(os.path.realpath(path))
     if final.parent.is_file():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(final.parent))
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial, aside = (final.with_name(f".{final.name}.{mine}.{end}") for end in ("partial", "old"))
+    clean(final)
+    with _marked(final) as (partial, aside):
+        try:
+            yield partial
+            if partial.is_dir() and final.is_dir():
+                _carry_over(final, partial, ours)
+            flush(partial)
+            _put(partial, final, aside)
+            flush(final.parent, inside=False)
+        finally:
+            remove(partial)
+            remove(aside)
+
+
+def clean(final: str | os.PathLike) -> None:
+    """Remove what killed writers of `final` left beside it; where one was killed between two renames, undo the first.
+
+    Raises:
+      OSError: it cannot be removed.
+    """
+    final = pathlib.Path(os.path.realpath(final))
+    if not final.parent.is_dir():
+        return
+    named = re.compile(rf"\.{re.escape(final.name)}\.[0-9a-f]{{16}}\.mark")
+    for mark in [final.with_name(name) for name in os.listdir(final.parent) if named.fullmatch(name)]:
+        try:
+            file = open(mark, "r+", encoding="utf-8")  # noqa: SIM115
+        except OSError:
+            continue  # its writer is done with it, or it is somebody else's
+        with file:
+            # A lock is only known on the host that has it on some filesystems, so those of other hosts are left alone.
+            if not flock(file):
+                continue
+            said = file.read()
+            if _is_of_here(said):
+                partial, aside = _names(final, mark.name[len(final.name) + 2 : -len(".mark")])
+                if aside.exists() and not final.exists():
+                    aside.rename(final)
+                remove(partial)
+                remove(aside)
+            elif said:
+                continue
+            mark.unlink(missing_ok=True)  # an empty one: killed before it had anything beside it
+
+
+@contextlib.contextmanager
+def _marked(final: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    mine = uuid.uuid4().hex[:16]  # two hosts can have one process id
+    mark = final.with_name(f".{final.name}.{mine}.mark")
+    with open(mark, "x", encoding="utf-8") as file:
+        try:
+            flock(file)
+            json.dump({"mark": _MARK, "host": socket.gethostname(), "process": os.getpid()}, file)
+            file.flush()
+            yield _names(final, mine)
+        finally:
+            mark.unlink(missing_ok=True)
+
+
+def _names(final: pathlib.Path, mine: str) -> tuple[pathlib.Path, pathlib.Path]:
+    return final.with_name(f".{final.name}.{mine}.partial"), final.with_name(f".{final.name}.{mine}.old")
+
+
+def _is_of_here(text: str) -> bool:
     try:
-        yield partial
-        flush(partial)
-        if partial.is_dir() and final.is_dir():
-            final.rename(aside)
+        said = json.loads(text)
+        return said["mark"] == _MARK and said["host"] == socket.gethostname()
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _carry_over(there: pathlib.Path, new: pathlib.Path, ours: Collection[str]) -> None:
+    """Have what is not ours in both folders, the same file where the filesystem knows links, else a copy."""
+    for entry in there.iterdir():
+        if os.path.lexists(new / entry.name) or any(fnmatch.fnmatchcase(entry.name, each) for each in ours):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link)
+        else:
+            _link(entry, new / entry.name)
+
+
+def _link(source, target, **_):
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+    return target
+
+
+def _put(partial: pathlib.Path, final: pathlib.Path, aside: pathlib.Path) -> None:
+    if not (partial.is_dir() and final.is_dir()):
         partial.replace(final)
-    finally:
-        remove(partial)
-        remove(aside)
+    elif not _exchange(partial, final):
+        final.rename(aside)
+        partial.rename(final)
 
 
-def flush(path: pathlib.Path) -> None:
-    """Have a file, or all of a folder, on disk and not only in the system's memory."""
-    for each in [path, *path.rglob("*")] if path.is_dir() else [path]:
+def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Exchange two names in one step; False where the system or the filesystem cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    here = -100  # AT_FDCWD
+    return rename(here, os.fsencode(one), here, os.fsencode(other), _EXCHANGE) == 0
+
+
+def flush(path: pathlib.Path, *, inside: bool = True) -> None:
+    """Have a file, or a folder and all that is in it, on disk and not only in the system's memory."""
+    for each in [path, *path.rglob("*")] if inside and path.is_dir() else [path]:
+        if each.is_symlink():
+            continue
         opened = os.open(each, os.O_RDONLY)
         try:
             os.fsync(opened)

@@ -2,14 +2,12 @@
 
 import fcntl
 import json
-import os
 import pathlib
-import socket
-import time
 import uuid
 
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine.lock import holder, write_holder
 
 _NAME = "lock.json"
 
@@ -36,22 +34,11 @@ class Lock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"--workdir={workdir}: in use by {_holder(workdir)}; wait for it, stop it or give another folder"
+                f"--workdir={workdir}: in use by {holder(workdir / _NAME)}; wait for it, stop it or give another folder"
             ) from None
         except OSError as error:
             say(f"{workdir}: this filesystem has no locks ({error.strerror}); see to it that no other job uses it")
-        about = {
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "job": os.environ.get("SLURM_JOB_ID", ""),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "nonce": self.nonce,
-        }
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(json.dumps(about) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        write_holder(self._file, nonce=self.nonce)
 
     def release(self) -> None:
         """Let another job have it."""
@@ -68,12 +55,3 @@ def check_shared(workdir: pathlib.Path, nonce: str) -> None:
         raise InputError(
             f"--workdir={workdir}: is not the folder that process 0 sees; give one that all hosts of the job share"
         )
-
-
-def _holder(workdir: pathlib.Path) -> str:
-    try:
-        about = json.loads((workdir / _NAME).read_text())
-        job = f", Slurm job {about['job']}" if about["job"] else ""
-        return f"process {int(about['process'])} on {about['host']}{job} since {about['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another job"

@@ -1,0 +1,101 @@
+"""The system's lock on a file, which network filesystems know, too: it ends with its process, however that ends."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Iterator
+
+from skullgan_jax.errors import InputError
+
+_MARK = "skullgan_jax has this locked"
+
+
+def flock(file) -> bool:
+    """Lock an open file for this process, unless another has it locked or the filesystem has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def only_writer(output: str | os.PathLike, flag: str = "--output") -> Iterator[None]:
+    """For the length of the block, be the only job that writes to this output.
+
+    A file beside the output, .NAME.lock, is locked; it says whose it is, and goes at the end.
+
+    Args:
+      output: a file or a folder, which need not be there.
+      flag: what the user calls it.
+
+    Raises:
+      InputError: another job has it, or nothing can be written there.
+    """
+    final = pathlib.Path(os.path.realpath(output))
+    path = final.with_name(f".{final.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(path)
+    except BlockingIOError:
+        raise InputError(
+            f"{flag}={output}: {holder(path)} writes to it; wait for it, stop it or give another place"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{flag}={output}: cannot be written ({error.strerror}); give another place") from None
+    with file:
+        if (said := file.read()) and _MARK not in said:
+            raise InputError(f"{path}: is there and not of skullgan_jax; remove it, or give another {flag}")
+        write_holder(file, mark=_MARK)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: pathlib.Path):
+    while True:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        except OSError:
+            pass  # a filesystem without locks: names beside are unique, so what the last to end writes is there, whole
+        file.seek(0)
+        # Its last owner may have removed it between the opening and the lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+def write_holder(file, **more) -> None:
+    """Say in a locked file who has it."""
+    about = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "job": os.environ.get("SLURM_JOB_ID", ""),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        **more,
+    }
+    file.seek(0)
+    file.truncate()
+    file.write(json.dumps(about) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def holder(path: pathlib.Path) -> str:
+    """Who has a locked file, in words."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        job = f", Slurm job {about['job']}" if about["job"] else ""
+        return f"process {int(about['process'])} on {about['host']}{job} since {about['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another job"
