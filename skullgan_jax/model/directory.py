@@ -20,6 +20,7 @@ from skullgan_jax.nets.networks import Weights
 
 FORMAT = 1
 STANDING = "standing.safetensors"
+_FILES = ("model.json", "generator.safetensors", "discriminator.safetensors", STANDING)
 
 
 def write(
@@ -31,7 +32,7 @@ def write(
     """Write the directory, as a whole.
 
     Args:
-      folder: where to; what is there goes.
+      folder: where to; a model that is there goes, what else lies in its folder stays.
       networks: network -> (params, stats), nested dicts of float32 arrays.
       about: of model.json; format and hashes of the files are added.
       standing: the statistics to sample with and what they were computed of, or None.
@@ -39,7 +40,7 @@ def write(
     Raises:
       OSError: it cannot be written.
     """
-    with files.whole(folder) as partial:
+    with files.whole(folder, ours=_FILES) as partial:
         partial.mkdir()
         for name, (params, stats) in networks.items():
             _write(partial / f"{name}.safetensors", {"params": params, "stats": stats})
