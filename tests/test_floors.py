@@ -15,7 +15,7 @@ FLOORS = (
     ("__init__", "main", "prepare", "convert", "sample", "evaluate.__main__"),
     ("train", "evaluate"),
     ("sampling",),
-    ("model", "data", "ct", "processes"),
+    ("model", "data", "ct", "processes", "acoustics"),
     ("nets",),
     ("slices",),
     ("command",),
