@@ -1,8 +1,8 @@
 """HU to density, speed of sound and attenuation, by the named models of the literature.
 
 They differ a lot, at 1000 HU by half: so there is no default, and the name of the model goes with the maps. Every model
-is elementwise, and continuous but for the steps it says it has; where a law leaves what it was fitted to, it says what
-becomes of that. Water is 1000 kg/m3, 1500 m/s and, below `BONE_HU`, 0.0022 dB/(MHz^y cm), unless a model says otherwise.
+is elementwise, and says what becomes of HU that its law was not made for. Water is 1000 kg/m3, 1500 m/s and
+0.0022 dB/(MHz^y cm), unless a model says otherwise.
 """
 
 import dataclasses
@@ -249,8 +249,8 @@ def medium(hu, model: str, *, hu_max: float | None = None, attenuation: str | No
     Args:
       hu: HU of any shape and real dtype, numpy or JAX; of slices (..., H, W), 0 or air where there is no bone.
       model: a name in MODELS.
-      hu_max: HU of the densest bone, for models that ask for it: that of the calibration, one for all slices of a
-        model, `model.calibration.hu_max`. Never the maximum of a slice, which would make of every slice another material.
+      hu_max: HU of the densest bone, for models that ask for it: the calibration's, `model.calibration.hu_max`. Never
+        the maximum of a slice, by which each would be of another material.
       attenuation: the model to take attenuation from, where `model` names none, or in its place.
 
     Returns:

@@ -2,7 +2,8 @@
 
 First-order equations of linear acoustics in heterogeneous media with power-law absorption,
 
-  du/dt = -grad p / rho0,   drho/dt = -rho0 div u,   p = c0^2 (rho - tau d(-lap)^(y/2 - 1) rho/dt - eta (-lap)^((y - 1)/2) rho)
+  du/dt = -grad p / rho0,   drho/dt = -rho0 div u,
+  p = c0^2 (rho - tau (-lap)^(y / 2 - 1) drho/dt - eta (-lap)^((y - 1) / 2) rho),
 
 with spatial gradients by FFT, the k-space operator kappa = sinc(c_ref k dt / 2) that makes steps in time exact in a
 homogeneous medium, velocities half a pixel and half a step beside pressures, and a split-field perfectly matched layer

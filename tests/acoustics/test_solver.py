@@ -156,7 +156,7 @@ def test_a_tone_burst():
 
 
 def test_refused():
-    with pytest.raises(InputError, match="a time step of 2e-07 s is unstable here; give one of at most 1.105e-07 s"):
+    with pytest.raises(InputError, match=r"a time step of 2e-07 s is unstable here; give one of at most 1\.105e-07 s"):
         Grid((8, 8), PIXEL, 2e-7, 10, 3000.0)
     grid = Grid((128, 128), PIXEL, 1e-8, 10, 3000.0)
     grid.check(1e6, 1500.0)
