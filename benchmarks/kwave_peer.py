@@ -1,4 +1,4 @@
-"""One field by k-wave-python's NumPy backend: kwave_peer.py CASE.npz OUT.npz, run by acoustics.py in its environment."""
+"""One field by k-wave-python's NumPy backend: kwave_peer.py CASE.npz OUT.npz; acoustics.py runs it."""
 
 import json
 import pathlib

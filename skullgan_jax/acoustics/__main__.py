@@ -5,9 +5,9 @@
   python -m skullgan_jax.acoustics --input=data/skulls --medium=aubry --hu_max=2734.53 --output=medium.npz
 
 The input is a sample store, a .npy that `sample` wrote (what lies beside it is read, too), or a folder of `prepare`.
-The output is a .h5, .mat (MATLAB 7.3), .npz or .zarr with density (kg/m3), sound_speed (m/s), alpha_coeff (dB/(MHz^y cm))
-and alpha_power. Models differ by half at 1000 HU; --compare=models.png draws them of the first slice, and writes
-nothing else.
+The output is a .h5, .mat (MATLAB 7.3), .npz or .zarr with density (kg/m3), sound_speed (m/s), alpha_coeff
+(dB/(MHz^y cm)) and alpha_power. Models differ by half at 1000 HU; --compare=models.png draws them of the first slice,
+and writes nothing else.
 """
 
 from skullgan_jax.command.flags import Parser, refusing, typed
