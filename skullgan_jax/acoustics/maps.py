@@ -34,7 +34,7 @@ class Medium:
       density: kg/m3.
       sound_speed: m/s.
       alpha_coeff: attenuation, alpha(f) = alpha_coeff f^alpha_power in dB/cm with f in MHz.
-      alpha_power: y of the power law, one for all.
+      alpha_power: y of the power law, one for all; None is a medium without absorption.
       model: the name of the model, and of the one that attenuation is from where that is another.
       hu_max: the HU that the model took as densest bone; None where it takes none.
     """
@@ -42,7 +42,7 @@ class Medium:
     density: jax.Array
     sound_speed: jax.Array
     alpha_coeff: jax.Array
-    alpha_power: float
+    alpha_power: float | None
     model: str
     hu_max: float | None = None
 

@@ -37,7 +37,7 @@ def compare(hu, *, hu_max: float, pixel_mm: float = PIXEL_MM):
     shown = hu[max(rows[0] - 4, 0) : rows[-1] + 5] if len(rows) else hu
     extent = (0, shown.shape[1] * pixel_mm, shown.shape[0] * pixel_mm, 0)
     figure = Figure(figsize=(2.1 * len(MODELS), 5.4), layout="constrained")
-    above, below = figure.subfigures(2, height_ratios=(2, 2.4))
+    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=(2, 2.4)))
     maps = above.subplots(2, len(MODELS), sharex=True, sharey=True)
     lines = below.subplots(1, 2)
     ramp = np.linspace(0, hu_max, 400)
@@ -59,4 +59,48 @@ def compare(hu, *, hu_max: float, pixel_mm: float = PIXEL_MM):
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
     lines[1].legend(fontsize=8, ncols=2)
+    return figure
+
+
+def field(medium, p_max, *, pixel_mm: float, target: tuple[int, int] | None = None):
+    """A figure of one slice: density, speed of sound, and pressure with its focus and the contour at -6 dB.
+
+    Args:
+      medium: Medium of one slice.
+      p_max: (rows, columns) Pa.
+      pixel_mm: edge of a pixel.
+      target: where the focus was meant to be; row and column.
+
+    Returns:
+      a matplotlib Figure.
+    """
+    from matplotlib.figure import Figure
+
+    p_max = np.asarray(p_max)
+    rows, columns = p_max.shape
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    bone = np.asarray(medium.sound_speed) > 1510
+    behind = np.flatnonzero(bone.any(1)).max(initial=rows // 5) + 1
+    focus = np.unravel_index(np.argmax(p_max[behind:]), p_max[behind:].shape)
+    peak = p_max[behind:][focus]
+    shown = ((medium.density, "density, kg/m³", "magma"), (medium.sound_speed, "speed of sound, m/s", "viridis"))
+    extent = (0, columns * pixel_mm, rows * pixel_mm, 0)
+    for axes, (values, label, colours) in zip(panels, (*shown, (p_max / 1e3, "pressure, kPa", "inferno")), strict=True):
+        most = peak / 1e3 * 1.05 if label.startswith("pressure") else None
+        drawn = axes.imshow(
+            np.asarray(values), cmap=colours, extent=extent, vmin=None if most is None else 0, vmax=most
+        )
+        figure.colorbar(drawn, ax=axes, label=label, shrink=0.85, extend="neither" if most is None else "max")
+        axes.set_xlabel("mm")
+    middle = [(np.arange(n) + 0.5) * pixel_mm for n in (columns, rows)]
+    panels[2].contour(*middle, bone, [0.5], colors="white", linewidths=0.6)
+    below = np.where(np.arange(rows)[:, None] >= behind, p_max, 0)
+    panels[2].contour(*middle, below, [peak / 2], colors="cyan", linewidths=1.2)
+    panels[2].plot(middle[0][focus[1]], middle[1][focus[0] + behind], "+", color="cyan", label="focus; line: -6 dB")
+    if target is not None:
+        panels[2].plot(middle[0][target[1]], middle[1][target[0]], "x", color="lime", label="target")
+    panels[2].legend(fontsize=8, loc="lower right")
+    panels[0].set_ylabel("mm")
+    figure.suptitle(f"{medium.model}; peak behind the bone {peak / 1e3:.0f} kPa", fontsize=10)
     return figure

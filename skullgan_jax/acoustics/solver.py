@@ -53,12 +53,14 @@ class Grid:
     @property
     def padded(self) -> tuple[int, int]:
         """The shape with the PML."""
-        return tuple(n + 2 * layer for n, layer in zip(self.shape, self.pml, strict=True))
+        (rows, columns), (above, beside) = self.shape, self.pml
+        return rows + 2 * above, columns + 2 * beside
 
     @property
     def inside(self) -> tuple[slice, slice]:
         """Where the grid lies in it."""
-        return tuple(slice(layer, layer + n) for n, layer in zip(self.shape, self.pml, strict=True))
+        (rows, columns), (above, beside) = self.shape, self.pml
+        return slice(above, above + rows), slice(beside, beside + columns)
 
     @classmethod
     def of(cls, medium: Medium, pixel_m: float, seconds: float, *, cfl: float = 0.3, **more) -> "Grid":
@@ -69,7 +71,8 @@ class Grid:
         """
         fastest = float(np.max(medium.sound_speed))
         dt = cfl * pixel_m / fastest
-        return cls(medium.density.shape[-2:], pixel_m, dt, math.ceil(seconds / dt) + 1, fastest, **more)
+        rows, columns = medium.density.shape[-2:]
+        return cls((rows, columns), pixel_m, dt, math.ceil(seconds / dt) + 1, fastest, **more)
 
     def __post_init__(self) -> None:
         limit = self.pixel_m / (math.sqrt(2) * self.speed_ref)
@@ -204,7 +207,7 @@ def _pml(grid: Grid, shift: float):
         yield jnp.asarray(np.broadcast_to(factor, grid.padded), jnp.float32)
 
 
-def _state_equation(power: float, speed, alpha, k, to_k, to_x):
+def _state_equation(power: float | None, speed, alpha, k, to_k, to_x):
     """(density, rho0 div u) -> pressure, with absorption and the dispersion that goes with it.
 
     For y = 1 the dispersion of the fractional Laplacian, tan(pi / 2), has no limit: there is none then.
@@ -217,8 +220,8 @@ def _state_equation(power: float, speed, alpha, k, to_k, to_x):
     neper = alpha * (100 / (20 * math.log10(math.e)) * (1e-6 / (2 * math.pi)) ** power)  # (rad/s)^-y m^-1
     tau = -2 * neper * speed ** (power - 1)
     if power == 1:
-        loss = jnp.asarray(loss, jnp.float32)
-        return lambda rho, flux: speed**2 * (rho + tau * to_x(loss * to_k(flux)))
+        alone = jnp.asarray(loss, jnp.float32)
+        return lambda rho, flux: speed**2 * (rho + tau * to_x(alone * to_k(flux)))
     eta = 2 * neper * speed**power * math.tan(math.pi * power / 2)
     both = jnp.asarray(np.stack([loss, k ** (power - 1)]), jnp.float32)
 
