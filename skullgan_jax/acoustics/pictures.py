@@ -3,6 +3,8 @@
 matplotlib is imported where a figure is drawn: who only computes may not have it.
 """
 
+from typing import Any
+
 import numpy as np
 
 from skullgan_jax.acoustics.maps import BONE_HU, MODELS, check_hu, checked_max
@@ -37,7 +39,8 @@ def compare(hu, *, hu_max: float, pixel_mm: float = PIXEL_MM):
     shown = hu[max(rows[0] - 4, 0) : rows[-1] + 5] if len(rows) else hu
     extent = (0, shown.shape[1] * pixel_mm, shown.shape[0] * pixel_mm, 0)
     figure = Figure(figsize=(2.1 * len(MODELS), 5.4), layout="constrained")
-    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=(2, 2.4)))
+    parts: Any = figure.subfigures(2, height_ratios=(2, 2.4))
+    above, below = parts
     maps = above.subplots(2, len(MODELS), sharex=True, sharey=True)
     lines = below.subplots(1, 2)
     ramp = np.linspace(0, hu_max, 400)
