@@ -12,6 +12,7 @@ from skullgan_jax.slices import radiology
 from skullgan_jax.slices.pictures import sheet
 from skullgan_jax.slices.size import SIZE
 
+NAMES = ("samples", "distributions", "tests", "spectrum", "tsne", "classifiers", "memorisation", "pairs")
 WINDOW_HU = (0, 2000)
 LABELS = {"real": "real", "fake": "fake", "control": "idealised"}
 RADIOLOGY = {
@@ -37,6 +38,7 @@ _STYLE = {
 }
 _MARGIN = 8  # rows above and below bone
 _BAR_MM = 20
+_FARTHEST = 10_000  # limits; what lies beyond is drawn here
 _LINEAR = 2  # up to here the scale of the tests is linear
 
 
@@ -154,7 +156,7 @@ def _tests(tests: dict) -> Figure:
         scale = test["limit"] - test["floor"]
         for s in ("control", "fake"):
             if s in test:
-                at = (test[s]["value"] - test["floor"]) / scale
+                at = min((test[s]["value"] - test["floor"]) / max(scale, 1e-9), _FARTHEST)
                 most = max(most, at)
                 marker, colour = _MARKERS[s]
                 face = colour if marker == "x" else "white"
