@@ -56,7 +56,7 @@ def _run(flags) -> None:
     if not flags.output:
         raise InputError("--output is missing; see --help")
     output = pathlib.Path(flags.output)
-    if not flags.pixel_mm > 0:
+    if not 0 < flags.pixel_mm < 100:
         raise InputError(f"--pixel_mm={flags.pixel_mm}: give the size of a pixel in mm")
     if flags.model and flags.to and not sources:
         convert = _to_pytorch

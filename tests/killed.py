@@ -38,7 +38,7 @@ def main(what: str, folder: pathlib.Path, kills: int) -> None:
     for version in (0, 1):
         shutil.rmtree(output, ignore_errors=True)
         started = time.perf_counter()
-        write(version)
+        os.waitpid(_forked(write, version), 0)
         took = time.perf_counter() - started
         versions.append(_files(output))
     assert versions[0] != versions[1]

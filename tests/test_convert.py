@@ -395,6 +395,7 @@ def test_tensors_of_one_memory(monkeypatch, tmp_path):
         ({"output": "m", "generator": "no.pth", "hu_min": 1, "hu_max": 0}, "need finite hu_min < hu_max"),
         ({"output": "m", "generator": "no.pth", "hu_scale": "unit", "hu_min": 0, "hu_max": 1}, "give one of them"),
         ({"output": "m", "generator": "no.pth", "pixel_mm": 0}, "--pixel_mm=0.0: give the size of a pixel in mm"),
+        ({"output": "m", "generator": "no.pth", "pixel_mm": "inf"}, "--pixel_mm=inf: give the size of a pixel in mm"),
         ({"output": ".", "generator": "no.pth"}, "--output=.: is there already; give another folder or remove it"),
         ({"outputs": "m"}, "unrecognized arguments: --outputs=m; see python -m skullgan_jax.convert --help"),
     ],

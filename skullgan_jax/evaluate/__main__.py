@@ -96,8 +96,10 @@ def _run(flags) -> None:
     for name in ("real", "fake", "output"):
         if not getattr(flags, name):
             raise InputError(f"--{name} is missing; see --help")
-    if flags.num < 2 or flags.seed < 0:
-        raise InputError(f"--num={flags.num} --seed={flags.seed}: give a number of 2 or more, and a seed of 0 or more")
+    if flags.num < 2:
+        raise InputError(f"--num={flags.num}: give a number of 2 or more")
+    if not 0 <= flags.seed < 1 << 31:  # twice as many are drawn of, and map and classifiers take 32 bits
+        raise InputError(f"--seed={flags.seed}: give one from 0 to 2147483647")
     if flags.pixel_mm is not None and not 0 < flags.pixel_mm < 100:
         raise InputError(f"--pixel_mm={flags.pixel_mm}: give the edge of a pixel in mm")
     output = pathlib.Path(flags.output)

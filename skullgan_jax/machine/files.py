@@ -38,12 +38,14 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
         or not; "a/b" is b in its folder a. Entries of other names are carried over, unless the new one has the same.
 
     Raises:
-      OSError: it cannot be written; or somebody, this process, is in it, who would find himself in a folder without a
-        name.
+      OSError: it cannot be written; or is a folder that cannot be renamed, a mount point, or should not, as who started
+        this is in it.
     """
     final = pathlib.Path(os.path.realpath(path))
     if final.is_dir() and pathlib.Path.cwd().is_relative_to(final):
         raise OSError(errno.EBUSY, "it is, or holds, the folder that this runs in")
+    if os.path.ismount(final):
+        raise OSError(errno.EBUSY, "a disk is mounted there, so it takes a folder in it")
     if final.parent.is_file():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(final.parent))
     final.parent.mkdir(parents=True, exist_ok=True)

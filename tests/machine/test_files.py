@@ -91,6 +91,11 @@ def test_the_folder_that_this_runs_in_is_not_replaced(tmp_path, monkeypatch):
     assert _names(tmp_path / "r" / "deep") == {"a", "new"}
 
 
+def test_where_a_disk_is_mounted_nothing_is_exchanged():
+    with pytest.raises(OSError, match="a disk is mounted there"), files.whole("/proc"):
+        pass
+
+
 def test_a_path_through_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
