@@ -34,12 +34,13 @@ def main(what: str, folder: pathlib.Path, kills: int) -> None:
     # Beside the output and, where it is written again, in it.
     mine = [f"{name}/a" for name in ("out.old", "out.tmp", ".out.0123456789abcdef.partial", ".out.old")]
     mine += ["out.lock", *(["out/notes.txt", "out/figures.old/a", "out/figures/own.png"] if again else [])]
-    versions = []
+    write(0)  # so that no child has to import anything
+    versions, took = [], 60.0
     for version in (0, 1):
         shutil.rmtree(output, ignore_errors=True)
         started = time.perf_counter()
         os.waitpid(_forked(write, version), 0)
-        took = time.perf_counter() - started
+        took = min(took, time.perf_counter() - started)
         versions.append(_files(output))
     assert versions[0] != versions[1]
     if not again:
@@ -55,7 +56,7 @@ def main(what: str, folder: pathlib.Path, kills: int) -> None:
     for kill in range(kills):
         new, old = versions[kill % 2], versions[1 - kill % 2] if again else {}
         child = _forked(write, kill % 2)
-        time.sleep(draw.uniform(0, 1.3 * took))
+        time.sleep(draw.uniform(0, 1.1 * took))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         found, beside = _files(output), _files(output.parent, leave_out="out")
@@ -74,7 +75,7 @@ def main(what: str, folder: pathlib.Path, kills: int) -> None:
             for name in beside.keys() - bystanders.keys():  # of one that was killed after it was done
                 (output.parent / name).unlink()
     print(json.dumps(counts))
-    assert counts["left something"] >= kills / 5, "too few were killed at work"
+    assert counts["left something"] >= kills / 10, "too few were killed at work"
 
 
 def _files(folder: pathlib.Path, leave_out: str = "") -> dict[str, bytes]:
