@@ -15,6 +15,8 @@ from skullgan_jax.slices import radiology
 from skullgan_jax.slices.calibration import Calibration
 from skullgan_jax.slices.size import PIXEL_MM
 
+_HU = -(1 << 15), (1 << 15) - 1  # of int16, as CT is stored
+
 
 @dataclasses.dataclass
 class Slices:
@@ -139,6 +141,11 @@ def _check_hu(path, hu: np.ndarray) -> None:
         raise InputError(
             f"{path}: values from {found.hu_min:g} to {found.hu_max:g}, the networks' [-1, 1] and not HU; map them "
             "back by the calibration of the model: hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min"
+        )
+    if found.hu_min < _HU[0] or found.hu_max > _HU[1]:
+        raise InputError(
+            f"{path}: values from {found.hu_min:g} to {found.hu_max:g}, beyond the {_HU[0]} to {_HU[1]} HU that there "
+            "are; give slices in HU"
         )
     if found.hu_max <= radiology.THRESHOLD_HU:
         raise InputError(

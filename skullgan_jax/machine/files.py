@@ -35,12 +35,17 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
     Args:
       path: the final name.
       ours: of a folder that is there, the names (patterns of fnmatch) that the new one replaces, whether it has them
-        or not; entries of other names are carried over, unless the new one has the same.
+        or not; "a/b" is b in its folder a. Entries of other names are carried over, unless the new one has the same.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: it cannot be written; or is a folder that cannot be renamed, a mount point, or should not, as who started
+        this is in it.
     """
     final = pathlib.Path(os.path.realpath(path))
+    if final.is_dir() and pathlib.Path.cwd().is_relative_to(final):
+        raise OSError(errno.EBUSY, "it is, or holds, the folder that this runs in")
+    if os.path.ismount(final):
+        raise OSError(errno.EBUSY, "a disk is mounted there, so it takes a folder in it")
     if final.parent.is_file():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(final.parent))
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -118,12 +123,17 @@ def _is_of_here(text: str) -> bool:
 def _carry_over(there: pathlib.Path, new: pathlib.Path, ours: Collection[str]) -> None:
     """Have what is not ours in both folders, the same file where the filesystem knows links, else a copy."""
     for entry in there.iterdir():
-        if os.path.lexists(new / entry.name) or any(fnmatch.fnmatchcase(entry.name, each) for each in ours):
+        target, folder = new / entry.name, entry.is_dir() and not entry.is_symlink()
+        inside = [each.removeprefix(f"{entry.name}/") for each in ours if each.startswith(f"{entry.name}/")]
+        if folder and inside:
+            target.mkdir(exist_ok=True)
+            _carry_over(entry, target, inside)
+        elif os.path.lexists(target) or any(fnmatch.fnmatchcase(entry.name, each) for each in ours):
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link)
+        elif folder:
+            shutil.copytree(entry, target, symlinks=True, copy_function=_link)
         else:
-            _link(entry, new / entry.name)
+            _link(entry, target)
 
 
 def _link(source, target, **_):
