@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import sys
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent import futures
@@ -161,7 +162,8 @@ class Checkpoints:
             except (jax.errors.JaxRuntimeError, MemoryError):
                 raise
             except Exception as error:  # whatever a damaged file runs into
-                raise Damaged(f"{folder}/state: damaged or not all there ({_short(error)})") from None
+                time.sleep(0.5)  # the other reads come to their end, and nobody hears them
+                raise Damaged(_where(folder / "state", error)) from None
         if sums is not None:
             now = _sums(found)
             wrong = [name for name, value in now.items() if sums.get(name) != value]
@@ -322,8 +324,16 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+def _where(folder: pathlib.Path, error: BaseException | None) -> str:
+    """The file that an error of reading names, or the folder, and the array, if it names one."""
+    text = "_METADATA" if isinstance(error, json.JSONDecodeError) else ""
+    path = folder / text
+    while error is not None:
+        text, error = f"{text} {error}", error.__cause__ or error.__context__
+    if named := re.search(re.escape(f"{folder}/") + r"[\w.]+[\w./]*", text):
+        path = pathlib.Path(named[0])
+    array = re.search(r'"([\w.]+)/[\w.]*" in OCDBT', text)
+    return f"{path}: damaged or not all there" + (f" ({array[1].replace('.', '/')})" if array else "")
 
 
 @contextlib.contextmanager

@@ -232,12 +232,15 @@ DAMAGE = {
     "empty meta": (lambda at: emptied(at / "meta" / "metadata"), "meta/metadata: empty"),
     "cut meta": (lambda at: cut(at / "meta" / "metadata"), "meta/metadata: damaged"),
     "another meta": (lambda at: (at / "meta" / "metadata").write_text("[1]"), "meta/metadata: holds no fields"),
-    "no state": (lambda at: shutil.rmtree(at / "state"), "state: damaged or not all there ("),
+    "no state": (lambda at: shutil.rmtree(at / "state"), "state: damaged or not all there"),
     "an array is missing": (lambda at: largest(at / "state").unlink(), "state: damaged or not all there ("),
     "an array is cut": (lambda at: cut(largest(at / "state")), "state: damaged or not all there ("),
-    "empty metadata": (lambda at: emptied(at / "state" / "_METADATA"), "state: damaged or not all there ("),
-    "cut metadata": (lambda at: cut(at / "state" / "_METADATA"), "state: damaged or not all there ("),
-    "empty manifest": (lambda at: emptied(at / "state" / "manifest.ocdbt"), "state: damaged or not all there ("),
+    "empty metadata": (lambda at: emptied(at / "state" / "_METADATA"), "state/_METADATA: damaged or not all there"),
+    "cut metadata": (lambda at: cut(at / "state" / "_METADATA"), "state/_METADATA: damaged or not all there"),
+    "empty manifest": (
+        lambda at: emptied(at / "state" / "manifest.ocdbt"),
+        "state/manifest.ocdbt: damaged or not all there (",
+    ),
     "an empty folder": (lambda at: (shutil.rmtree(at), at.mkdir()), "meta/metadata: missing"),
 }
 
