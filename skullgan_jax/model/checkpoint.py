@@ -27,6 +27,7 @@ from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files
 
 T = TypeVar("T")
+_PIECE = 1 << 26  # bytes of an array that one core takes at a time
 _LEFT = re.compile(r"\d+\.(removed|orbax-checkpoint-tmp.*)")  # what a killed writer left
 
 
@@ -284,15 +285,15 @@ def _signed(meta: dict, sums: dict[str, int] | None) -> dict:
 
 
 def _sums(tree) -> dict[str, int]:
-    """Name -> CRC-32 of the bytes of each array."""
-
-    def of(array):
-        return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-
+    """Name -> checksum of each array: the CRC-32 of those of its pieces, which all cores take part in."""
     leaves, _ = jax.tree.flatten_with_path(_whole(tree))
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    sums = {}
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(names, pool.map(of, [leaf for _, leaf in leaves]), strict=True))
+        for path, array in leaves:
+            whole = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            pieces = [whole[i : i + _PIECE] for i in range(0, max(len(whole), 1), _PIECE)]
+            sums[jax.tree_util.keystr(path, simple=True, separator="/")] = pool.map(zlib.crc32, pieces)
+        return {name: zlib.crc32(np.array(list(found), "<u4")) for name, found in sums.items()}
 
 
 def _whole(tree):

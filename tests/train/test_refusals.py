@@ -22,6 +22,11 @@ NAN[3, 5, 5], INFINITE[2, 1, 1] = np.nan, np.inf
         (NAN, "NaN or infinite values in 1 of 16 slices, the first in slice 3"),
         (INFINITE, "NaN or infinite values in 1 of 16 slices, the first in slice 2"),
         (np.zeros_like(SLICES), "every value is 0"),
+        (
+            SLICES / np.float32(3000),
+            "slices.npy: values from -0.333333 to 0.999667, the networks' [-1, 1] and not HU; map them",
+        ),
+        (SLICES // 20, "slices.npy: nothing above 200 HU (greatest 149), no bone; give slices in HU"),
         (SLICES[:3], "3 slices do not fill one batch of 4"),
         ("truncated", "is cut short"),
     ],
