@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Array = TypeVar("Array", "np.ndarray", "jax.Array")
 
 BONE_HU = 200.0  # the least of bone
+_HU = -(1 << 15), (1 << 15) - 1  # of int16, as CT is stored
 _CHUNK = 256  # slices read at a time: 16 MiB of float32, whatever the size of the file
 
 
@@ -106,12 +107,17 @@ class Calibration:
         """Refuse the range of what can be no HU of bone.
 
         Raises:
-          InputError: it is that of normalised images, or ends below bone.
+          InputError: it is that of normalised images, goes beyond what CT is stored in, or ends below bone.
         """
         if self.hu_max <= 1.001 and self.hu_min >= -1.001:
             raise InputError(
                 f"values from {self.hu_min:g} to {self.hu_max:g}, the networks' [-1, 1] and not HU; map them back by "
                 "the calibration of the model: hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min"
+            )
+        if self.hu_min < _HU[0] or self.hu_max > _HU[1]:
+            raise InputError(
+                f"values from {self.hu_min:g} to {self.hu_max:g}, beyond the {_HU[0]} to {_HU[1]} HU that there are; "
+                "give slices in HU"
             )
         if self.hu_max <= BONE_HU:
             raise InputError(f"nothing above {BONE_HU:g} HU (greatest {self.hu_max:g}), no bone; give slices in HU")

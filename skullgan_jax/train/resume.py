@@ -33,8 +33,8 @@ def check(plan, workdir) -> None:
       InputError: the weights or the checkpoint to start from are missing, or nothing is left to be done.
     """
     config, where = plan.config, plan.config.checkpoint
-    if checkpoint.exists(workdir):
-        return
+    if not distributed.is_first() or checkpoint.exists(workdir):
+        return  # what the others see may be old
     if where:
         steps = checkpoint.listed(where)
         if not steps:

@@ -305,7 +305,7 @@ def twice(config, workdir, **flags):
     train(config, workdir, **flags)
 loop.train = twice
 """
-    job = start_job(tmp_path / "run", *STEADY, code=code)
+    job = start_job(tmp_path / "run", *STEADY, "--config.shard_state=True", code=code)
     said = [ended(process, 0) for process in job]
     assert f"resuming {tmp_path}/run at step 12" in said[0]
     assert [r["step"] for r in records(tmp_path / "run") if "loss_d" in r] == [*range(1, 17)]
