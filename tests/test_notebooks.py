@@ -1,5 +1,6 @@
 """The notebooks: stored clean, and run from top to bottom as users run them, with a smaller first cell."""
 
+import ast
 import base64
 import csv
 import io
