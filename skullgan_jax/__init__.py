@@ -7,11 +7,11 @@ dense = model.samples(16, seed=0, where="sdr > 0.6")  # .hu, .index and .measure
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.version import __version__
 
+TYPE_CHECKING = False  # as typing has it, which takes time to import before anything else can happen
 if TYPE_CHECKING:
     from skullgan_jax.model.load import load
     from skullgan_jax.model.trained import Model

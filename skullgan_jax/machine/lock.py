@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import signals
 
 _MARK = "skullgan_jax has this locked"
 
@@ -52,7 +53,8 @@ def only_writer(output: str | os.PathLike, flag: str = "--output") -> Iterator[N
             raise InputError(f"{path}: is there and not of skullgan_jax; remove it, or give another {flag}")
         write_holder(file, mark=_MARK)
         try:
-            yield
+            with signals.before_leaving(lambda _: path.unlink(missing_ok=True)):
+                yield
         finally:
             path.unlink(missing_ok=True)
 
