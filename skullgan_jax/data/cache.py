@@ -13,7 +13,7 @@ import numpy as np
 from skullgan_jax.command.progress import Progress
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import files
+from skullgan_jax.machine import files, paths
 from skullgan_jax.slices.size import SIZE
 
 NAME = "skullgan_jax_cache"  # the folder beside the data
@@ -39,7 +39,7 @@ def cached(
     Raises:
       InputError: no room, or what `decode` raises.
     """
-    folders = [folder.expanduser() for folder in folders]
+    folders = [paths.at_home(folder) for folder in folders]
     for folder in folders:
         if (folder / name).exists():
             return open_slices(folder / name)

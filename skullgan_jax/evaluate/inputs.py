@@ -10,6 +10,7 @@ from skullgan_jax.data import prepared
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.data.open import fingerprint
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import paths
 from skullgan_jax.sampling.store import Store
 from skullgan_jax.slices import radiology
 from skullgan_jax.slices.calibration import Calibration
@@ -81,7 +82,7 @@ def open_set(path: str, *, split: str, most: int | None, pixel_mm: float | None 
 
 def _beside(path) -> tuple[float | None, int | None]:
     """The edge of a pixel and the seed, as far as the .json beside an array says them; `sample` writes one."""
-    beside = pathlib.Path(path).expanduser().with_suffix(".json")
+    beside = paths.at_home(path).with_suffix(".json")
     if not beside.is_file():
         return None, None
     try:
