@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS = 10  # that what is to be done before the end may take
 _undo: dict[object, Callable[[int], None]] = {}
 _calm = threading.RLock()
@@ -22,7 +22,7 @@ _ending = threading.Event()
 
 def hold() -> None:
     """Have them wait, also while the process starts itself again, until `watch` can tell them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
 
 
 def watch(told: Callable[[int], str]) -> None:
@@ -38,7 +38,7 @@ def watch(told: Callable[[int], str]) -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in _NUMBERS:
+    for number in NUMBERS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as SIGINT is of what a script has in the background
             signal.signal(number, _left_to_the_thread)
 
@@ -55,13 +55,13 @@ def watch(told: Callable[[int], str]) -> None:
                 again |= number == signal.SIGINT
 
     threading.Thread(target=wait, name="signals", daemon=True).start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
 
 
 def over() -> None:
     """The command is done, or told why not: a signal changes that no more. One that came before has the last word."""
     with _deciding:
-        for number in _NUMBERS:
+        for number in NUMBERS:
             signal.signal(number, signal.SIG_IGN)
     if _ending.is_set():
         threading.Event().wait()
