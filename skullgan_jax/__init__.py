@@ -8,11 +8,11 @@ medium = skullgan_jax.acoustics.medium(hu, "kplan")  # density, speed of sound a
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.version import __version__
 
+TYPE_CHECKING = False  # as typing has it, which takes time to import before anything else can happen
 if TYPE_CHECKING:
     from skullgan_jax import acoustics
     from skullgan_jax.model.load import load

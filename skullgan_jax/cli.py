@@ -1,12 +1,8 @@
 """The console script: `skullgan train ...` for `python -m skullgan_jax.main ...`, and so on."""
 
-import difflib
-import importlib
-import pathlib
 import sys
 
-from skullgan_jax.command.flags import fail, typed
-from skullgan_jax.version import __version__
+from skullgan_jax.machine import signals
 
 USAGE = """usage: skullgan COMMAND [FLAGS]
 
@@ -23,12 +19,22 @@ COMMANDS = ("train", "prepare", "sample", "evaluate", "acoustics", "convert")
 
 def main() -> None:
     """The command that was typed."""
+    signals.hold()  # what follows takes a while
+    from skullgan_jax.command.flags import typed
+
     command = "".join(sys.argv[1:2])
     typed(_dispatch, keep_memory=command in ("train", "sample", "convert"), on_cpu=command == "prepare")
 
 
 def _dispatch() -> None:
     """Call the command's module."""
+    import difflib
+    import importlib
+    import pathlib
+
+    from skullgan_jax.command.flags import fail
+    from skullgan_jax.version import __version__
+
     script, command, *rest = sys.argv if sys.argv[1:] else (*sys.argv, "--help")
     if command in ("--help", "-h"):
         print(USAGE)

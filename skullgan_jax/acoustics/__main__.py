@@ -10,6 +10,11 @@ The output is a .h5, .mat (MATLAB 7.3), .npz or .zarr with density (kg/m3), soun
 and writes nothing else.
 """
 
+from skullgan_jax.machine import signals
+
+if __name__ == "__main__":
+    signals.hold()  # what follows takes a while
+
 from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import math
-import multiprocessing
 import os
 import pathlib
 import secrets
@@ -17,6 +16,7 @@ from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.ct import cut, find, pieces, publish, report, scans
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import extras
+from skullgan_jax.machine.pool import new_processes
 
 _PART = 40  # slices that one process cuts at a time
 _opened = {}  # in a worker: the scan it cut last, as a compressed volume is read whole
@@ -57,7 +57,7 @@ def prepare(*, inputs, output: str, format: str, limits, spacing, by_folder, sal
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
-    with futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    with futures.ProcessPoolExecutor(jobs, new_processes()) as pool:
         try:
             repeated = _cut_all(pool, work, limits, folder, hashed, complain)
         except futures.process.BrokenProcessPool:

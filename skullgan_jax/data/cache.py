@@ -13,7 +13,7 @@ import numpy as np
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import files, lock
+from skullgan_jax.machine import files, lock, paths
 from skullgan_jax.slices.size import SIZE
 
 NAME = "skullgan_jax_cache"  # the folder beside the data
@@ -41,7 +41,7 @@ def cached(
     Raises:
       InputError: no room, or what `decode` raises.
     """
-    folders = [folder.expanduser() for folder in folders]
+    folders = [paths.at_home(folder) for folder in folders]
     if (path := _found(name, folders)) is None:
         path = _first_writable(folders) / name
         # One process decodes, and nobody takes a file away that others have mapped.

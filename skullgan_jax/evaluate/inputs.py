@@ -9,6 +9,7 @@ import numpy as np
 from skullgan_jax.data import fingerprint, prepared
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import paths
 from skullgan_jax.sampling.store import Store
 from skullgan_jax.slices.calibration import Calibration
 from skullgan_jax.slices.size import PIXEL_MM
@@ -79,7 +80,7 @@ def open_set(path: str, *, split: str, most: int | None, pixel_mm: float | None 
 
 def _beside(path) -> tuple[float | None, int | None]:
     """The edge of a pixel and the seed, as far as the .json beside an array says them; `sample` writes one."""
-    beside = pathlib.Path(path).expanduser().with_suffix(".json")
+    beside = paths.at_home(path).with_suffix(".json")
     if not beside.is_file():
         return None, None
     try:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import signals
 
 _MARK = "skullgan_jax has this locked"
 _held = threading.local()
@@ -63,7 +64,8 @@ def only_writer(output: str | os.PathLike, flag: str = "--output") -> Iterator[N
         write_holder(file, mark=_MARK)
         mine.add(path)
         try:
-            yield
+            with signals.before_leaving(lambda _: path.unlink(missing_ok=True)):
+                yield
         finally:
             mine.remove(path)
             path.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 
 from skullgan_jax.command import progress
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import devices, signals
 from skullgan_jax.processes import watch
 from skullgan_jax.processes.jax_private import global_state
 
@@ -44,7 +45,11 @@ def job() -> Iterator[None]:
       InputError: the environment names no job.
     """
     _meet()
-    with contextlib.nullcontext() if is_first() else progress.silence(), watch.abort_explained():
+    with (
+        contextlib.nullcontext() if is_first() else progress.silence(),
+        watch.abort_explained(),
+        signals.before_leaving(watch.tell_signal),
+    ):
         beating = watch.Watch()
         beating.start()
         try:
@@ -54,8 +59,10 @@ def job() -> Iterator[None]:
         except InputError as error:
             watch.leave(error, 2)
         except KeyboardInterrupt:
-            watch.leave("interrupted", 2)
+            watch.leave("interrupted", 130)
         except BaseException as error:
+            if isinstance(error, (RuntimeError, AssertionError)) and (line := devices.missing()):
+                watch.leave(line, 2)
             # A collective operation fails in many ways when a process is lost: time for the watch to tell it, and end.
             if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)):
                 time.sleep(watch.LOST_SECONDS + 10)
@@ -123,7 +130,7 @@ def gather(value) -> list:
 class Stop:
     """Turns SIGTERM and SIGINT of any process into a wish that all see before the same step.
 
-    A second SIGINT interrupts at once.
+    A second SIGINT interrupts at once. At the end both are whose they were, of a job SIGTERM too.
 
     Args:
       event: has `is_set()`; another way to wish it, of a single process.
@@ -134,14 +141,17 @@ class Stop:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            # Of a job, JAX's preemption service has SIGTERM.
-            numbers = (signal.SIGINT,) if global_state.client else (signal.SIGINT, signal.SIGTERM)
-            self._old = {number: signal.signal(number, self._note) for number in numbers}
+            self._old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            # Of a job, JAX's preemption service has SIGTERM, which Python does not know of.
+            for number in (signal.SIGINT,) if global_state.client else self._old:
+                signal.signal(number, self._note)
         return self
 
     def _note(self, number, _):
         if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            signal.signal(number, self._old[number])
+            signal.raise_signal(number)
+            return
         self.asked = signal.Signals(number).name
         if global_state.client:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -68,14 +68,17 @@ def flat(config: dict, prefix="") -> dict:
 def told(argv: list[str], error: Exception) -> str:
     """What is wrong with a command line, in the words of its reader where a field of the config is."""
     name = _given(argv)
+    said = f"--config has no field {error.args[0]}; see --help" if isinstance(error, KeyError) else str(error)
     if not name:
-        return str(error)
+        return said
     try:
         known = of(name)
     except InputError as unreadable:  # of which the reader gives all of its traceback
         return str(unreadable)
+    if not any("config." in word for word in argv):
+        return said
     for word in argv:
-        field = re.match(r"--?(?:no)?config\.([\w.]+)", word)
+        field = re.match(r"--?(?:no)?config\.([\w.-]+)", word)
         if field and field[1] not in known:
             return _unknown(field[1], known)
     value = re.match(r"flag (--config\.([\w.]+)=.*?): ", str(error))

@@ -57,11 +57,11 @@ def _train(run: "_Run", stop: distributed.Stop) -> bool:
             run.evaluate(step)
             # 2. Checkpoint.
             run.checkpoint(step)
-            if step == run.total:
-                break
-            if stop.before(step):
+            if stop.before(step):  # of the end, too: what is then to do takes its time
                 run.leave(step, stop.asked)
                 return False
+            if step == run.total:
+                break
             # 3. Next batch.
             batch = run.next_batch()
             # 4. Step.

@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from skullgan_jax import cli
+from skullgan_jax.command import flags
+from skullgan_jax.machine import signals
 from skullgan_jax.version import __version__
 
 
@@ -16,7 +18,8 @@ def typed(monkeypatch, capsys):
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", list(words))
-        monkeypatch.setattr(cli, "typed", lambda run, **_: run())
+        monkeypatch.setattr(flags, "typed", lambda run, **_: run())
+        monkeypatch.setattr(signals, "hold", lambda: None)
         status = 0
         try:
             cli.main()
