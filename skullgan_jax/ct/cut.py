@@ -52,23 +52,37 @@ def cut(scan: Scan, limits: Limits, part: int = 0, parts: int = 1) -> Cut:
     own = range(part * len(chosen) // parts, (part + 1) * len(chosen) // parts)
     near = [k for k in range(len(chosen)) if _is_near(thin.heights, k, own)]
     rings, histogram, hu_max, at_max = [None] * len(chosen), np.zeros(257, np.int64), -np.inf, 0
+    dry = _is_dry(thin, limits)
     for k in near:
         hu = thin.slice(k)
         rings[k] = find_ring(hu, thin.pixel_mm, limits.threshold)
+        if rings[k] is not None and rings[k].empty and not dry:
+            rings[k].problem = rings[k].problem or "air inside (no head)"
         if k in own:
             bins = np.clip((hu.ravel() - AIR) // 16, 0, 256).astype(np.intp)
             histogram += np.bincount(bins, minlength=257)
             if hu.max() > hu_max:
                 hu_max, at_max = float(hu.max()), 0
             at_max += int((hu == hu_max).sum())
-    windows, known = [np.zeros((0, SIZE, SIZE), np.int16)], []
+    windows, known, fates = [np.zeros((0, SIZE, SIZE), np.int16)], [], collections.Counter()
     for k in own:
         if rings[k] is not None and not rings[k].problem:
-            images, about = cut_slice(thin.slice(k), rings[k], normals(rings, thin, k), thin.pixel_mm, limits)
+            outwards = normals(rings, thin, k)
+            if outwards is None:
+                fates["no ring in the slices beside it"] += 1
+                continue
+            images, about = cut_slice(thin.slice(k), rings[k], outwards, thin.pixel_mm, limits)
             windows.append(images)
             known += [{"slice": chosen[k], **a} for a in about]
-    fates = collections.Counter((rings[k].problem or "cut") if rings[k] else "no ring of bone" for k in own)
+        fates[(rings[k].problem or "cut") if rings[k] else "no ring of bone"] += 1
     return Cut(np.concatenate(windows), known, fates, histogram, hu_max, at_max)
+
+
+def _is_dry(scan: Scan, limits: Limits) -> bool:
+    """Whether the skull has no brain in it, by three slices of the whole scan."""
+    n = len(scan.positions)
+    rings = (find_ring(scan.slice(k), scan.pixel_mm, limits.threshold) for k in {n // 4, n // 2, 3 * n // 4})
+    return all(ring.empty for ring in rings if ring is not None)
 
 
 def _is_near(heights: np.ndarray, k: int, own: range) -> bool:

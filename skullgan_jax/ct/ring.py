@@ -4,17 +4,25 @@ Over slices: the normal of the outer surface, from the contours of neighbours.
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, spatial
 
-from skullgan_jax.ct.scans import Scan
+from skullgan_jax.ct.scans import AIR, Scan
 
 RAYS = 720
 NEAR_MM = 4.0  # how far up and down a slice's surface is followed
 _CLOSE_MM = 5.0  # thin sites and sutures that are open
 _COARSE_MM = 1.0  # the grid on which rings are closed
 _DEEP_MM = 22.0, 35.0  # bone this deep is skull base or face; what is deeper may be calcified plexus or pineal gland
+_OPEN = 1 / 3  # of a ring's circumference; what is open farther, as half a head holder is, is no ring
+_VAULT_MM2 = 5000.0  # a ring of less is none of the vault's, or its very top
+_LOOKED_AT = 6  # components of bone, the largest: those that could be the ring
+_ANGLES = 360  # at which an outline is looked at
+_EMPTY_HU = -300.0  # neither brain nor scalp
+_WRAPPED_HU = 2800.0  # from pixel to pixel: no kernel is that sharp, but what is above 12 bits comes out below air
+_STEEP_HU, _DARK_HU = 1400.0, -200.0  # a wrapped pixel in bone; air in bone as steep is as dark as air, not less
 
 
 @dataclasses.dataclass
@@ -26,6 +34,10 @@ class Ring:
       radius: (720,) of the outer surface at evenly spaced angles, from +x towards +y.
       skull: (rows, columns) bool, bone and the marrow in it, nothing else of the slice.
       base: (720,) bool, where a ray meets bone of the skull base or the face.
+      bone: (720,) bool, where the outer surface is bone; elsewhere the ring is open and its radius a bridge.
+      cut_off: (720,) bool, where the surface is the end of the field of view.
+      wrapped: (rows, columns) bool, metal whose HU did not fit and came out low.
+      empty: whether there is air inside instead of a brain.
       problem: why nothing is cut here, or "".
     """
 
@@ -33,12 +45,53 @@ class Ring:
     radius: np.ndarray
     skull: np.ndarray
     base: np.ndarray
+    bone: np.ndarray
+    cut_off: np.ndarray
+    wrapped: np.ndarray
+    empty: bool
     problem: str
 
     def points(self) -> np.ndarray:
         """(720, 2) x, y of the outer surface."""
         angle = np.arange(RAYS) * (2 * np.pi / RAYS)
         return self.centre + self.radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+@dataclasses.dataclass
+class _Outline:
+    """Some components of bone, seen from the centre of their hull; mm.
+
+    Attributes:
+      members: labels of the components.
+      centre: (2,) x, y.
+      planes: (N, 3) of the hull: a point is inside where planes[:, :2] @ point + planes[:, 2] <= 0.
+      corners: (N, 2) x, y, of which the hull is that.
+      radius: (360,) to the outermost bone at evenly spaced angles; a bridge where there is none.
+      bone: (360,) bool, where there is.
+    """
+
+    members: tuple[int, ...]
+    centre: np.ndarray
+    planes: np.ndarray
+    corners: np.ndarray
+    radius: np.ndarray
+    bone: np.ndarray
+
+    @property
+    def area(self) -> float:
+        return float(np.sum(self.radius * np.roll(self.radius, 1)) / 2 * np.sin(2 * np.pi / _ANGLES))
+
+    @property
+    def is_ring(self) -> bool:
+        return self.bone.mean() >= 1 - _OPEN
+
+    @property
+    def is_vault(self) -> bool:
+        return self.is_ring and self.area >= _VAULT_MM2
+
+    def holds(self, points: np.ndarray) -> np.ndarray:
+        """Which of some points, (N, 2) x, y, are in the hull."""
+        return (points @ self.planes[:, :2].T + self.planes[:, 2] <= 1e-6).all(1)
 
 
 def _fill(mask: np.ndarray) -> np.ndarray:
@@ -64,53 +117,209 @@ def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | 
     """
     bone = hu > threshold
     labels, count = ndimage.label(bone, np.ones((3, 3)))
-    if not count:
+    outline = _choose(labels, count, hu, pixel_mm)
+    if outline is None:
         return None
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
     k = max(1, round(_COARSE_MM / pixel_mm.min()))
     coarse_mm = float(np.sqrt(pixel_mm.prod()) * k)
-    # The ring encloses more than a head holder does; a ring in pieces does so only as a whole.
-    largest = [int(i) for i in np.argsort(sizes)[::-1][:3] if sizes[i] * pixel_mm.prod() > 50]
-    best, best_area, chosen = None, 0.0, []
-    for candidates in [[i] for i in largest] + ([largest] if len(largest) > 1 else []):
-        if len(candidates) > 1 and best_area > 5000:
-            break
-        mask = np.isin(labels, candidates)
-        rows, columns = (-(-n // k) * k for n in mask.shape)
-        padded = np.pad(mask, [(0, rows - mask.shape[0]), (0, columns - mask.shape[1])])
-        filled = _close(padded.reshape(rows // k, k, columns // k, k).any((1, 3)), coarse_mm)
-        if filled.sum() * coarse_mm**2 > best_area:
-            best, best_area, chosen = filled, float(filled.sum() * coarse_mm**2), candidates
-    if best is None or best_area < 1000:
+    rows, columns = (-(-n // k) * k for n in hu.shape)
+    chosen = np.isin(labels, outline.members)
+    padded = np.pad(chosen, [(0, rows - hu.shape[0]), (0, columns - hu.shape[1])])
+    coarse = padded.reshape(rows // k, k, columns // k, k).any((1, 3))
+    y, x = _bridge(outline, pixel_mm * k, coarse.shape)
+    coarse[y, x] = True
+    closed = _close(coarse, coarse_mm)
+    area = float(closed.sum() * coarse_mm**2)
+    if area < 1000:
         return None
-    inside = np.repeat(np.repeat(best, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
-    ring = np.isin(labels, chosen) | (bone & inside)
+    inside = np.repeat(np.repeat(closed, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
+    ring = chosen | (bone & inside)
     # Marrow: holes in the bone, but not the cavity, which is far larger than any of them.
     holes, number = ndimage.label(_fill(ring) & ~ring)
     areas = np.bincount(holes.ravel(), minlength=number + 1) * pixel_mm.prod()
     areas[0] = np.inf
     skull = ring | (areas < 1000)[holes]
-    depth = ndimage.distance_transform_edt(np.pad(best, 1))[1:-1, 1:-1] * coarse_mm
+    depth = ndimage.distance_transform_edt(np.pad(closed, 1))[1:-1, 1:-1] * coarse_mm
     depth = np.repeat(np.repeat(depth, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
     deep = depth > _DEEP_MM[0]
-    problem = ""
-    if best_area < 5000:
-        problem = "enclosed area below 50 cm2"
-    elif ring.sum() * pixel_mm.prod() / best_area > 0.45:
-        problem = "skull base or vertex (too much bone)"
-    elif (ring & deep).sum() > 0.02 * max(deep.sum(), 1):
-        problem = "skull base or face (bone inside)"
     y, x = np.nonzero(inside)
     centre = np.array([x.mean(), y.mean()]) * pixel_mm[::-1]
     y, x = np.nonzero(ring & deep & (depth < _DEEP_MM[1]))
     angle = np.arctan2(y * pixel_mm[0] - centre[1], x * pixel_mm[1] - centre[0])
     base = np.bincount(np.rint(angle * RAYS / (2 * np.pi)).astype(int) % RAYS, minlength=RAYS) > 0
-    return Ring(centre, _radius(hu, inside, ring, centre, pixel_mm, threshold), skull, base, problem)
+    radius, is_bone = _radius(hu, inside, ring, centre, pixel_mm, threshold)
+    cut_off = _cut_off(hu, centre, radius, is_bone, pixel_mm)
+    within = hu[inside & ~skull][::7]
+    empty = bool(len(within) and np.median(within) < _EMPTY_HU)
+    problem = ""
+    if not outline.is_ring:
+        problem = "cut off by the field of view" if cut_off.mean() > 0.1 else "ring of bone open over more than a third"
+    elif area < _VAULT_MM2:
+        problem = "enclosed area below 50 cm2"
+    elif ring.sum() * pixel_mm.prod() / area > 0.45:
+        problem = "skull base or vertex (too much bone)"
+    elif (ring & deep).sum() > 0.02 * max(deep.sum(), 1):
+        problem = "skull base or face (bone inside)"
+    return Ring(centre, radius, skull, base, is_bone, cut_off, _wrapped(hu, ring, skull), empty, problem)
 
 
-def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> np.ndarray:
-    """(720,) mm to the outermost crossing of the threshold; over an opening, the radius of the closed ring."""
+def _choose(labels, count, hu, pixel_mm) -> _Outline | None:
+    """The components that are the vault's ring or, where there is none, what comes nearest to one."""
+    boxes = ndimage.find_objects(labels)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * pixel_mm.prod()
+    extents = np.array([[s.stop - s.start for s in box] for box in boxes]).reshape(-1, 2) * pixel_mm
+    largest = [int(i) for i in np.argsort(-extents.prod(1)) if sizes[i] > 50 and extents[i].min() > 5][:_LOOKED_AT]
+    if not largest:
+        return None
+    pixels = {i + 1: _pixels(labels, boxes[i], i + 1, pixel_mm) for i in largest}
+    found = [_outline((i,), pixels, pixel_mm) for i in pixels]
+    if not any(o.is_vault for o in found):  # in pieces it is a ring as a whole alone
+        some = list(pixels)[:4]
+        found += [_outline(m, pixels, pixel_mm) for n in (2, 3) for m in itertools.combinations(some, n)]
+    best = max(found, key=lambda o: (o.is_vault, o.is_ring, o.bone.mean() * o.area * _solid(o, hu, pixel_mm) ** 4))
+    # What goes round a head, a frame or a box, has it inside, and air between.
+    for inner in sorted(found, key=lambda o: o.area):
+        if inner.is_ring and len(inner.members) == 1 and _is_around(best, inner, hu, pixel_mm):
+            best = inner
+            break
+    # A flap of bone in an opening is a part of the ring, however it bulges.
+    flaps = [i for i in pixels if i not in best.members and _lies_in_opening(best, pixels[i])]
+    return _outline((*best.members, *flaps), pixels, pixel_mm) if flaps else best
+
+
+def _pixels(labels, box, label: int, pixel_mm) -> np.ndarray:
+    """(N, 2) mm, x and y of a component's pixels."""
+    y, x = np.nonzero(labels[box] == label)
+    return np.stack([x + box[1].start, y + box[0].start], 1) * pixel_mm[::-1]
+
+
+def _outline(members, pixels, pixel_mm) -> _Outline:
+    points = np.concatenate([pixels[i] for i in members])
+    # A hull goes through the ends of rows; of their corners, so that even a line has one.
+    row = np.rint(points[:, 1] / pixel_mm[0]).astype(int)
+    row -= row.min()
+    left, right = np.full(row.max() + 1, np.inf), np.full(row.max() + 1, -np.inf)
+    np.minimum.at(left, row, points[:, 0])
+    np.maximum.at(right, row, points[:, 0])
+    y = points[:, 1].min() + np.flatnonzero(np.isfinite(left)) * pixel_mm[0]
+    left, right = left[np.isfinite(left)] - pixel_mm[1] / 2, right[np.isfinite(right)] + pixel_mm[1] / 2
+    ends = [np.stack([x, y + d], 1) for x in (left, right) for d in (-pixel_mm[0] / 2, pixel_mm[0] / 2)]
+    ends = np.concatenate(ends)
+    hull = spatial.ConvexHull(ends)
+    a = ends[hull.vertices]
+    b = np.roll(a, -1, 0)
+    cross = a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]
+    centre = ((a + b) * cross[:, None]).sum(0) / (3 * cross.sum())
+    away = points - centre
+    angle = np.rint(np.arctan2(away[:, 1], away[:, 0]) * (_ANGLES / (2 * np.pi))).astype(int) % _ANGLES
+    radius = np.zeros(_ANGLES)
+    np.maximum.at(radius, angle, np.hypot(*away.T))
+    bone = radius > np.median(radius[radius > 0]) / 2
+    turn = np.arange(_ANGLES)
+    radius = np.interp(turn, turn[bone], radius[bone], period=_ANGLES)
+    return _Outline(tuple(members), centre, hull.equations, ends, radius, bone)
+
+
+def _solid(outline, hu, pixel_mm, without=None) -> float:
+    """Which part of an outline is not air; `without` another one in it."""
+    low, high = outline.corners.min(0), outline.corners.max(0)
+    points = np.stack(np.meshgrid(*(np.arange(a, b, 3.0) for a, b in zip(low, high, strict=True))), -1).reshape(-1, 2)
+    points = points[outline.holds(points)]
+    if without is not None:
+        points = points[~without.holds(points)]
+    x, y = np.rint(points / pixel_mm[::-1]).astype(int).T
+    y, x = np.clip(y, 0, hu.shape[0] - 1), np.clip(x, 0, hu.shape[1] - 1)
+    return float((hu[y, x] > _EMPTY_HU).mean()) if len(points) else 1.0
+
+
+def _is_around(outer: _Outline, inner: _Outline, hu, pixel_mm) -> bool:
+    """Whether one goes round the other, and is not a skull around a piece of its base."""
+    if not 1000 < inner.area < outer.area or outer.holds(inner.corners).mean() < 0.5:
+        return False
+    return inner.area >= _VAULT_MM2 or _solid(outer, hu, pixel_mm, without=inner) < 0.75
+
+
+def _lies_in_opening(outline: _Outline, points: np.ndarray) -> bool:
+    """Whether a component, (N, 2) mm, lies where a ring is open, and as far out as the ring does."""
+    away = points - outline.centre
+    angle = np.rint(np.arctan2(away[:, 1], away[:, 0]) * (_ANGLES / (2 * np.pi))).astype(int) % _ANGLES
+    part = np.hypot(*away.T) / outline.radius[angle]
+    return (~outline.bone[angle]).mean() > 0.5 and 0.7 < np.median(part) < 1.2
+
+
+def _bridge(outline: _Outline, pixel_mm, shape) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels that close an outline's openings, along the image's edge where it ends there."""
+    turn = np.arange(0, _ANGLES, 0.25)
+    gap = np.interp(turn, np.arange(_ANGLES), (~outline.bone).astype(float), period=_ANGLES) > 0
+    radius = np.interp(turn[gap], np.arange(_ANGLES), outline.radius, period=_ANGLES)
+    angle = turn[gap] * (2 * np.pi / _ANGLES)
+    x = (outline.centre[0] + radius * np.cos(angle)) / pixel_mm[1]
+    y = (outline.centre[1] + radius * np.sin(angle)) / pixel_mm[0]
+    return tuple(np.clip(np.floor(v).astype(int), 0, n - 1) for v, n in ((y, shape[0]), (x, shape[1])))
+
+
+def _wrapped(hu, ring, skull) -> np.ndarray:
+    """(rows, columns) bool: steep steps beside bone, and dark pixels in it that are as steep and yet no air."""
+    near = ndimage.binary_dilation(ring, np.ones((3, 3)))
+    out, dark = np.zeros(hu.shape, bool), skull & (hu < _DARK_HU)
+    steep = np.zeros(hu.shape, bool)
+    for axis in (0, 1):
+        low, high = (tuple(s if a == axis else slice(None) for a in (0, 1)) for s in (slice(None, -1), slice(1, None)))
+        step = np.abs(hu[low] - hu[high])
+        for side in (low, high):
+            out[side] |= (step > _WRAPPED_HU) & near[low] & near[high]
+            steep[side] |= (step > _STEEP_HU) & dark[side]
+    if steep.any():
+        islands, count = ndimage.label(dark, np.ones((3, 3)))
+        least = np.append(0, ndimage.minimum(hu, islands, np.arange(1, count + 1)))
+        is_steep = np.bincount(islands[steep], minlength=count + 1) > 0
+        out |= (is_steep & (least > -900))[islands] & dark
+    return out
+
+
+def _outside(hu: np.ndarray) -> np.ndarray:
+    """(rows, columns) bool: flat regions from the border of the image on, as padding is and no tissue."""
+    across, down = hu[:, 1:] == hu[:, :-1], hu[1:] == hu[:-1]
+    flat = across[1:] & across[:-1] & down[:, 1:] & down[:, :-1]
+    labels, count = ndimage.label(flat)
+    border = np.zeros(count + 1, bool)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        border[edge] = True
+    border[0] = False
+    out = np.zeros(hu.shape, bool)
+    for rows in (slice(None, -1), slice(1, None)):
+        for columns in (slice(None, -1), slice(1, None)):
+            out[rows, columns] |= border[labels]
+    return out
+
+
+def _cut_off(hu, centre, radius, bone, pixel_mm) -> np.ndarray:
+    """(720,) bool: the outer surface lies at padding or at the edge of the image, or in an opening from there on."""
+    angle = np.arange(RAYS) * (2 * np.pi / RAYS)
+    way = np.stack([np.sin(angle), np.cos(angle)])
+
+    def at(r):
+        return np.rint((centre[::-1, None] + way * r) / pixel_mm[:, None]).astype(int) + 2
+
+    outside = _outside(hu)
+    y, x = (np.clip(v - 2, 0, n - 1) for v, n in zip(at(radius + 2.5), hu.shape, strict=True))
+    if np.median(hu[y, x][bone] if bone.any() else hu[y, x]) < -500:
+        outside &= (hu <= AIR) | (hu > -900)  # bone that lies in air ends there
+    outside = ndimage.binary_dilation(np.pad(outside, 2, constant_values=True), np.ones((3, 3)))
+    y, x = (np.clip(v, 0, n - 1) for v, n in zip(at(radius), outside.shape, strict=True))
+    found = outside[y, x] & bone
+    if not bone.any():
+        return outside[y, x]
+    # An opening is the field of view's where one of its lips is.
+    known = np.flatnonzero(bone)
+    after = np.searchsorted(known, np.arange(RAYS))
+    return np.where(bone, found, found[known[after % len(known)]] | found[known[after - 1]])
+
+
+def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> tuple[np.ndarray, np.ndarray]:
+    """(720,) mm to the outermost crossing of the threshold; over an opening, the radius of the closed ring; and where
+    there is bone, (720,) bool.
+    """
     angle = np.arange(RAYS) * (2 * np.pi / RAYS)
     way = np.stack([np.sin(angle), np.cos(angle)]) / pixel_mm[:, None]  # (2, 720) pixels per mm
     start = centre[::-1] / pixel_mm
@@ -132,21 +341,35 @@ def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> np.ndarray:
     rows = np.arange(RAYS)
     a, b = values[rows, last], values[rows, last + 1]
     edge = r[rows, last] + step * (a - threshold) / np.maximum(a - b, 1e-3)
-    return np.where((a > threshold) & (edge > rim - _CLOSE_MM), edge, rim)
+    is_bone = (a > threshold) & (edge > rim - _CLOSE_MM)
+    return np.where(is_bone, edge, rim), is_bone
 
 
-def normals(rings, scan: Scan, i: int) -> np.ndarray:
-    """(720, 3) unit normals of the outer surface at slice i, outwards, in the axes x, y and up of the planes."""
+def normals(rings, scan: Scan, i: int) -> np.ndarray | None:
+    """(720, 3) unit normals of the outer surface at slice i, outwards, in the axes x, y and up of the planes.
+
+    From the nearest slices with a good ring: those within NEAR_MM, or else the one above and below. None without any.
+    """
     rise = scan.heights - scan.heights[i]
-    known = [k for k, ring in enumerate(rings) if ring is not None]
-    reach = max(NEAR_MM, 1.01 * min((abs(rise[k]) for k in known if k != i), default=0))
-    near = [k for k in known if abs(rise[k]) <= reach]
+    beside = [k for k in range(len(rings)) if abs(k - i) > 0 and (abs(k - i) == 1 or abs(rise[k]) <= NEAR_MM)]
+    good = [k for k in beside if rings[k] is not None and not rings[k].problem]
+    if not good:
+        return None
+    reach = max(NEAR_MM, 1.01 * min(abs(rise[k]) for k in good))
+    near = [i, *(k for k in good if abs(rise[k]) <= reach)]
     x_mm, y_mm = (scan.axes[j] / scan.pixel_mm[j] for j in (1, 0))
     # The slope of the surface with height by least squares, a sheared stack's own shift included.
     shift = np.array([[(scan.positions[k] - scan.positions[i]) @ d for d in (x_mm, y_mm)] for k in near])
     points = np.stack([rings[k].points() for k in near]) + shift[:, None]
-    z = rise[near] - rise[near].mean()
-    slope = np.tensordot(z, points - points.mean(0), 1) / max(float(z @ z), 1e-9)
+    weight = np.stack([rings[k].bone for k in near]).astype(float)  # an opening has no surface
+    total = np.maximum(weight.sum(0), 1)
+    z = rise[near][:, None] - (weight * rise[near][:, None]).sum(0) / total
+    spread = (weight * z**2).sum(0)
+    slope = np.sum((weight * z)[:, :, None] * points, 0) / np.maximum(spread, 1e-9)[:, None]
+    known = np.flatnonzero(weight[0].astype(bool) & (weight[1:].sum(0) > 0))
+    if not len(known):
+        return None
+    slope = np.stack([np.interp(np.arange(RAYS), known, s[known], period=RAYS) for s in slope.T], 1)
     along = ndimage.gaussian_filter1d(rings[i].points(), 4, axis=0, mode="wrap")
     along = np.roll(along, -1, 0) - np.roll(along, 1, 0)
     out = np.stack([along[:, 1], -along[:, 0]], 1)
