@@ -52,18 +52,19 @@ def cut(scan: Scan, limits: Limits, part: int = 0, parts: int = 1) -> Cut:
     own = range(part * len(chosen) // parts, (part + 1) * len(chosen) // parts)
     near = [k for k in range(len(chosen)) if _is_near(thin.heights, k, own)]
     rings, histogram, hu_max, at_max = [None] * len(chosen), np.zeros(257, np.int64), -np.inf, 0
-    dry = _is_dry(thin, limits)
     for k in near:
         hu = thin.slice(k)
         rings[k] = find_ring(hu, thin.pixel_mm, limits.threshold)
-        if rings[k] is not None and rings[k].empty and not dry:
-            rings[k].problem = rings[k].problem or "air inside (no head)"
         if k in own:
             bins = np.clip((hu.ravel() - AIR) // 16, 0, 256).astype(np.intp)
             histogram += np.bincount(bins, minlength=257)
             if hu.max() > hu_max:
                 hu_max, at_max = float(hu.max()), 0
             at_max += int((hu == hu_max).sum())
+    if not _is_dry(thin, rings, limits):
+        for ring in rings:
+            if ring is not None and ring.empty:
+                ring.problem = ring.problem or "air inside (no head)"
     windows, known, fates = [np.zeros((0, SIZE, SIZE), np.int16)], [], collections.Counter()
     for k in own:
         if rings[k] is not None and not rings[k].problem:
@@ -78,11 +79,12 @@ def cut(scan: Scan, limits: Limits, part: int = 0, parts: int = 1) -> Cut:
     return Cut(np.concatenate(windows), known, fates, histogram, hu_max, at_max)
 
 
-def _is_dry(scan: Scan, limits: Limits) -> bool:
-    """Whether the skull has no brain in it, by three slices of the whole scan."""
+def _is_dry(scan: Scan, rings, limits: Limits) -> bool:
+    """Whether the skull has no brain in it, by three slices of the whole scan; `rings` are those that are known."""
     n = len(scan.positions)
-    rings = (find_ring(scan.slice(k), scan.pixel_mm, limits.threshold) for k in {n // 4, n // 2, 3 * n // 4})
-    return all(ring.empty for ring in rings if ring is not None)
+    probes = [n // 4, n // 2, 3 * n // 4]
+    found = (rings[k] or find_ring(scan.slice(k), scan.pixel_mm, limits.threshold) for k in probes)
+    return all(ring.empty for ring in found if ring is not None)
 
 
 def _is_near(heights: np.ndarray, k: int, own: range) -> bool:

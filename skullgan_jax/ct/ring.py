@@ -18,11 +18,13 @@ _COARSE_MM = 1.0  # the grid on which rings are closed
 _DEEP_MM = 22.0, 35.0  # bone this deep is skull base or face; what is deeper may be calcified plexus or pineal gland
 _OPEN = 1 / 3  # of a ring's circumference; what is open farther, as half a head holder is, is no ring
 _VAULT_MM2 = 5000.0  # a ring of less is none of the vault's, or its very top
+_GOES_ON = 1.0  # mm per mm of height: by less a surface bends from one slice to the next
 _LOOKED_AT = 6  # components of bone, the largest: those that could be the ring
 _ANGLES = 360  # at which an outline is looked at
 _EMPTY_HU = -300.0  # neither brain nor scalp
 _WRAPPED_HU = 2800.0  # from pixel to pixel: no kernel is that sharp, but what is above 12 bits comes out below air
-_STEEP_HU, _DARK_HU = 1400.0, -200.0  # a wrapped pixel in bone; air in bone as steep is as dark as air, not less
+_STEEP_HU, _DARK_HU = 1400.0, -200.0  # of a wrapped pixel in bone; air that steep in bone is as dark as air
+_AS_AIR_HU = -900.0
 
 
 @dataclasses.dataclass
@@ -260,36 +262,20 @@ def _bridge(outline: _Outline, pixel_mm, shape) -> tuple[np.ndarray, np.ndarray]
 
 def _wrapped(hu, ring, skull) -> np.ndarray:
     """(rows, columns) bool: steep steps beside bone, and dark pixels in it that are as steep and yet no air."""
-    near = ndimage.binary_dilation(ring, np.ones((3, 3)))
-    out, dark = np.zeros(hu.shape, bool), skull & (hu < _DARK_HU)
-    steep = np.zeros(hu.shape, bool)
+    out, steep, dark = np.zeros(hu.shape, bool), np.zeros(hu.shape, bool), skull & (hu < _DARK_HU)
     for axis in (0, 1):
-        low, high = (tuple(s if a == axis else slice(None) for a in (0, 1)) for s in (slice(None, -1), slice(1, None)))
-        step = np.abs(hu[low] - hu[high])
-        for side in (low, high):
-            out[side] |= (step > _WRAPPED_HU) & near[low] & near[high]
-            steep[side] |= (step > _STEEP_HU) & dark[side]
-    if steep.any():
+        step = np.abs(np.diff(hu, axis=axis))
+        for side in (slice(None, -1), slice(1, None)):
+            here = (side, slice(None)) if axis == 0 else (slice(None), side)
+            out[here] |= step > _WRAPPED_HU
+            steep[here] |= step > _STEEP_HU
+    if out.any():
+        out &= ndimage.binary_dilation(ring, np.ones((3, 3)))
+    if (steep := steep & dark).any():
         islands, count = ndimage.label(dark, np.ones((3, 3)))
         least = np.append(0, ndimage.minimum(hu, islands, np.arange(1, count + 1)))
         is_steep = np.bincount(islands[steep], minlength=count + 1) > 0
-        out |= (is_steep & (least > -900))[islands] & dark
-    return out
-
-
-def _outside(hu: np.ndarray) -> np.ndarray:
-    """(rows, columns) bool: flat regions from the border of the image on, as padding is and no tissue."""
-    across, down = hu[:, 1:] == hu[:, :-1], hu[1:] == hu[:-1]
-    flat = across[1:] & across[:-1] & down[:, 1:] & down[:, :-1]
-    labels, count = ndimage.label(flat)
-    border = np.zeros(count + 1, bool)
-    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        border[edge] = True
-    border[0] = False
-    out = np.zeros(hu.shape, bool)
-    for rows in (slice(None, -1), slice(1, None)):
-        for columns in (slice(None, -1), slice(1, None)):
-            out[rows, columns] |= border[labels]
+        out |= (is_steep & (least > _AS_AIR_HU))[islands] & dark
     return out
 
 
@@ -297,23 +283,33 @@ def _cut_off(hu, centre, radius, bone, pixel_mm) -> np.ndarray:
     """(720,) bool: the outer surface lies at padding or at the edge of the image, or in an opening from there on."""
     angle = np.arange(RAYS) * (2 * np.pi / RAYS)
     way = np.stack([np.sin(angle), np.cos(angle)])
+    size = np.reshape(hu.shape, (2, 1))
 
-    def at(r):
-        return np.rint((centre[::-1, None] + way * r) / pixel_mm[:, None]).astype(int) + 2
+    def pixels(r):
+        return np.rint((centre[::-1, None] + way * r) / pixel_mm[:, None]).astype(int)
 
-    outside = _outside(hu)
-    y, x = (np.clip(v - 2, 0, n - 1) for v, n in zip(at(radius + 2.5), hu.shape, strict=True))
-    if np.median(hu[y, x][bone] if bone.any() else hu[y, x]) < -500:
-        outside &= (hu <= AIR) | (hu > -900)  # bone that lies in air ends there
-    outside = ndimage.binary_dilation(np.pad(outside, 2, constant_values=True), np.ones((3, 3)))
-    y, x = (np.clip(v, 0, n - 1) for v, n in zip(at(radius), outside.shape, strict=True))
-    found = outside[y, x] & bone
+    at = pixels(radius)
+    ends = ((at < 2) | (at > size - 3)).any(0)
+    # Padding is flat, as no tissue is, and reaches the border. What is flat is known by the middle of 3 x 3 pixels.
+    across, down = hu[:, 1:] == hu[:, :-1], hu[1:] == hu[:-1]
+    flat = across[1:] & across[:-1] & down[:, 1:] & down[:, :-1]
+    flat = flat[1:, 1:] & flat[:-1, 1:] & flat[1:, :-1] & flat[:-1, :-1]
+    beside = hu[*np.clip(pixels(radius + 2.5), 0, size - 1)]
+    if bone.any() and np.median(beside[bone]) < -500:
+        flat &= ((hu <= AIR) | (hu > _AS_AIR_HU))[1:-1, 1:-1]  # where bone lies in air, air ends no field of view
+    y, x = np.clip(
+        at[:, :, None, None] - 1 + np.mgrid[-3:4, -3:4][:, None], 0, np.reshape(flat.shape, (2, 1, 1, 1)) - 1
+    )
+    if flat[y, x].any():
+        labels, _ = ndimage.label(flat)
+        border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+        ends |= np.isin(labels[y, x], border[border > 0]).any((1, 2))
     if not bone.any():
-        return outside[y, x]
+        return ends
     # An opening is the field of view's where one of its lips is.
     known = np.flatnonzero(bone)
     after = np.searchsorted(known, np.arange(RAYS))
-    return np.where(bone, found, found[known[after % len(known)]] | found[known[after - 1]])
+    return np.where(bone, ends, ends[known[after % len(known)]] | ends[known[after - 1]])
 
 
 def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> tuple[np.ndarray, np.ndarray]:
@@ -348,31 +344,43 @@ def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> tuple[np.ndarray, 
 def normals(rings, scan: Scan, i: int) -> np.ndarray | None:
     """(720, 3) unit normals of the outer surface at slice i, outwards, in the axes x, y and up of the planes.
 
-    From the nearest slices with a good ring: those within NEAR_MM, or else the one above and below. None without any.
+    From the contours of slices with a good ring, those within NEAR_MM or else the nearest one above and below. Of the
+    others, as at the vertex, only where theirs goes on from the good ones'. None where no good one is beside it.
     """
     rise = scan.heights - scan.heights[i]
-    beside = [k for k in range(len(rings)) if abs(k - i) > 0 and (abs(k - i) == 1 or abs(rise[k]) <= NEAR_MM)]
-    good = [k for k in beside if rings[k] is not None and not rings[k].problem]
-    if not good:
-        return None
-    reach = max(NEAR_MM, 1.01 * min(abs(rise[k]) for k in good))
-    near = [i, *(k for k in good if abs(rise[k]) <= reach)]
+    beside = [k for k, ring in enumerate(rings) if ring is not None and k != i]
+    beside = sorted((k for k in beside if abs(k - i) == 1 or abs(rise[k]) <= NEAR_MM), key=lambda k: abs(rise[k]))
+    good = [k for k in beside if not rings[k].problem]
     x_mm, y_mm = (scan.axes[j] / scan.pixel_mm[j] for j in (1, 0))
-    # The slope of the surface with height by least squares, a sheared stack's own shift included.
-    shift = np.array([[(scan.positions[k] - scan.positions[i]) @ d for d in (x_mm, y_mm)] for k in near])
-    points = np.stack([rings[k].points() for k in near]) + shift[:, None]
-    weight = np.stack([rings[k].bone for k in near]).astype(float)  # an opening has no surface
-    total = np.maximum(weight.sum(0), 1)
-    z = rise[near][:, None] - (weight * rise[near][:, None]).sum(0) / total
-    spread = (weight * z**2).sum(0)
-    slope = np.sum((weight * z)[:, :, None] * points, 0) / np.maximum(spread, 1e-9)[:, None]
-    known = np.flatnonzero(weight[0].astype(bool) & (weight[1:].sum(0) > 0))
-    if not len(known):
+
+    def points(k):  # a sheared stack's own shift included
+        return rings[k].points() + [(scan.positions[k] - scan.positions[i]) @ d for d in (x_mm, y_mm)]
+
+    def slope(near):  # of the surface with height, by least squares; an opening has no surface
+        near = [k for k in near if abs(rise[k]) <= max(NEAR_MM, 1.01 * min(abs(rise[j]) for j in near))]
+        weight = np.stack([rings[k].bone for k in (i, *near)]).astype(float)
+        z = rise[[i, *near]][:, None]
+        z = z - (weight * z).sum(0) / np.maximum(weight.sum(0), 1)
+        moved = np.sum((weight * z)[:, :, None] * np.stack([points(k) for k in (i, *near)]), 0)
+        known = np.flatnonzero(weight[0] * weight[1:].sum(0))
+        if not len(known):
+            return None
+        moved = moved[known] / (weight * z**2).sum(0)[known, None]
+        return np.stack([np.interp(np.arange(RAYS), known, m, period=RAYS) for m in moved.T], 1)
+
+    rising = slope(good) if good else None
+    if rising is None:
         return None
-    slope = np.stack([np.interp(np.arange(RAYS), known, s[known], period=RAYS) for s in slope.T], 1)
-    along = ndimage.gaussian_filter1d(rings[i].points(), 4, axis=0, mode="wrap")
+    own = points(i)
+    for k in beside:
+        if k not in good and not any(rise[j] * rise[k] > 0 for j in good):
+            off = np.linalg.norm(points(k) - own - rising * rise[k], axis=1)
+            if (off[rings[k].bone] < _GOES_ON * abs(rise[k])).sum() > 0.9 * RAYS:
+                good = [*good, k]
+                rising = slope(good)
+    along = ndimage.gaussian_filter1d(own, 4, axis=0, mode="wrap")
     along = np.roll(along, -1, 0) - np.roll(along, 1, 0)
     out = np.stack([along[:, 1], -along[:, 0]], 1)
-    lift = -np.sum(out * slope, 1, keepdims=True)  # perpendicular to (slope, 1)
+    lift = -np.sum(out * rising, 1, keepdims=True)  # perpendicular to (rising, 1)
     normal = np.concatenate([out, lift], 1)
     return normal / np.linalg.norm(normal, axis=1, keepdims=True)
