@@ -297,13 +297,12 @@ def _cut_off(hu, centre, radius, bone, pixel_mm) -> np.ndarray:
     beside = hu[*np.clip(pixels(radius + 2.5), 0, size - 1)]
     if bone.any() and np.median(beside[bone]) < -500:
         flat &= ((hu <= AIR) | (hu > _AS_AIR_HU))[1:-1, 1:-1]  # where bone lies in air, air ends no field of view
-    y, x = np.clip(
-        at[:, :, None, None] - 1 + np.mgrid[-3:4, -3:4][:, None], 0, np.reshape(flat.shape, (2, 1, 1, 1)) - 1
-    )
+    around = np.stack([d for d in np.mgrid[-3:4, -3:4].reshape(2, -1).T if d @ d <= 9], 1)
+    y, x = np.clip(at[:, :, None] - 1 + around[:, None], 0, size[:, None] - 3)
     if flat[y, x].any():
         labels, _ = ndimage.label(flat)
         border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-        ends |= np.isin(labels[y, x], border[border > 0]).any((1, 2))
+        ends |= np.isin(labels[y, x], border[border > 0]).any(1)
     if not bone.any():
         return ends
     # An opening is the field of view's where one of its lips is.

@@ -16,8 +16,9 @@ _UNDER_HU, _UNDER_MM = -300.0, 2.5  # beside a brain is no air
 # What is known of a segment beside what samples have, too (slices/radiology.py).
 DEFINITIONS = {
     "thickness_3d_mm": "Thickness along the normal of the outer surface in space: full width at half maximum of each "
-    "column, from and to half-way between its table's peak and what lies beside the bone there, x the cosine between the column and the normal, which comes from the contours "
-    "of neighbouring slices; mean over columns. Source: skullgan_jax.",
+    "column, on each side half-way between its table's peak and what lies beside the bone, x the cosine between the "
+    "column and the normal, which comes from the contours of neighbouring slices; mean over columns. "
+    "Source: skullgan_jax.",
     "thickest_mm": "The greatest full width at half maximum of a column. Source: skullgan_jax.",
     "lean_degrees": "Angle of that normal to the plane of the slice, mean over the window. Source: skullgan_jax.",
     "max_hu": "The greatest HU of the segment.",
