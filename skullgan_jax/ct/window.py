@@ -13,6 +13,7 @@ APEX_ROW = 10
 _BESIDE_MM = 2.0  # from the threshold outwards, over which a column has come down to what lies beside the bone
 _AIR_HU, _AIR_PIXELS = -200.0, 3  # marrow, noise and all, is above; fewer pixels that touch are noise
 _UNDER_HU, _UNDER_MM = -300.0, 2.5  # beside a brain is no air
+_SQUARE = np.ones((3, 3))
 # What is known of a segment beside what samples have, too (slices/radiology.py).
 DEFINITIONS = {
     "thickness_3d_mm": "Thickness along the normal of the outer surface in space: full width at half maximum of each "
@@ -116,11 +117,17 @@ def _flaws(values, mask, wrapped, empty: bool, limits: Limits) -> list[str]:
     for i in range(len(mask)):
         if wrapped is not None and (wrapped[i] & ndimage.binary_dilation(span[i])).any():
             flaws.append("metal (its HU wrapped round)")
-        elif air[i].any() and np.bincount(ndimage.label(air[i], np.ones((3, 3)))[0].ravel())[1:].max() >= _AIR_PIXELS:
+        elif air[i].any() and _touching(air[i] & ndimage.binary_erosion(span[i], _SQUARE, border_value=1)):
             flaws.append("air in the bone")
         else:
             flaws.append("air under the bone" if under[i] else "")
     return flaws
+
+
+def _touching(air: np.ndarray) -> bool:
+    """Whether there are pixels of air that touch, and enough of them that it is no noise."""
+    labels, count = ndimage.label(air, _SQUARE)
+    return count > 0 and np.bincount(labels.ravel())[1:].max() >= _AIR_PIXELS
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
