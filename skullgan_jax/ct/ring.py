@@ -16,6 +16,7 @@ NEAR_MM = 4.0  # how far up and down a slice's surface is followed
 _CLOSE_MM = 5.0  # thin sites and sutures that are open
 _COARSE_MM = 1.0  # the grid on which rings are closed
 _DEEP_MM = 22.0, 35.0  # bone this deep is skull base or face; what is deeper may be calcified plexus or pineal gland
+_SPECK_MM2 = 2.0  # bone of less is noise
 _OPEN = 1 / 3  # of a ring's circumference; what is open farther, as half a head holder is, is no ring
 _VAULT_MM2 = 5000.0  # a ring of less is none of the vault's, or its very top
 _GOES_ON = 1.0  # mm per mm of height: by less a surface bends from one slice to the next
@@ -135,15 +136,17 @@ def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | 
     if area < 1000:
         return None
     inside = np.repeat(np.repeat(closed, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
-    ring = chosen | (bone & inside)
-    # Marrow: holes in the bone, but not the cavity, which is far larger than any of them.
-    holes, number = ndimage.label(_fill(ring) & ~ring)
-    areas = np.bincount(holes.ravel(), minlength=number + 1) * pixel_mm.prod()
-    areas[0] = np.inf
-    skull = ring | (areas < 1000)[holes]
+    no_speck = np.bincount(labels.ravel(), minlength=count + 1) * pixel_mm.prod() > _SPECK_MM2
+    ring = chosen | (bone & inside & no_speck[labels])
     depth = ndimage.distance_transform_edt(np.pad(closed, 1))[1:-1, 1:-1] * coarse_mm
     depth = np.repeat(np.repeat(depth, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
     deep = depth > _DEEP_MM[0]
+    # Marrow: holes in the bone, but not the cavity, which is larger and deeper than any of them.
+    holes, number = ndimage.label(_fill(ring) & ~ring)
+    is_marrow = np.bincount(holes.ravel(), minlength=number + 1) * pixel_mm.prod() < 1000
+    is_marrow |= np.bincount(holes[deep], minlength=number + 1) == 0
+    is_marrow[0] = False
+    skull = ring | is_marrow[holes]
     y, x = np.nonzero(inside)
     centre = np.array([x.mean(), y.mean()]) * pixel_mm[::-1]
     y, x = np.nonzero(ring & deep & (depth < _DEEP_MM[1]))
@@ -238,7 +241,8 @@ def _is_around(outer: _Outline, inner: _Outline, hu, pixel_mm) -> bool:
     """Whether one goes round the other, and is not a skull around a piece of its base."""
     if not 1000 < inner.area < outer.area or outer.holds(inner.corners).mean() < 0.5:
         return False
-    return inner.area >= _VAULT_MM2 or _solid(outer, hu, pixel_mm, without=inner) < 0.75
+    between = _solid(outer, hu, pixel_mm, without=inner)
+    return between < (0.9 if inner.is_vault else 0.75)  # not the marrow between two tables, nor a brain
 
 
 def _lies_in_opening(outline: _Outline, points: np.ndarray) -> bool:
@@ -288,23 +292,25 @@ def _cut_off(hu, centre, radius, bone, pixel_mm) -> np.ndarray:
     def pixels(r):
         return np.rint((centre[::-1, None] + way * r) / pixel_mm[:, None]).astype(int)
 
+    if not bone.any():
+        return bone
     at = pixels(radius)
     ends = ((at < 2) | (at > size - 3)).any(0)
-    # Padding is flat, as no tissue is, and reaches the border. What is flat is known by the middle of 3 x 3 pixels.
+    # Padding is flat, as no tissue is, and reaches the border; pixels are known to be flat by the eight around.
     across, down = hu[:, 1:] == hu[:, :-1], hu[1:] == hu[:-1]
     flat = across[1:] & across[:-1] & down[:, 1:] & down[:, :-1]
     flat = flat[1:, 1:] & flat[:-1, 1:] & flat[1:, :-1] & flat[:-1, :-1]
+    middle = hu[1:-1, 1:-1]
+    flat &= (middle < -500) | (middle == 0)
     beside = hu[*np.clip(pixels(radius + 2.5), 0, size - 1)]
-    if bone.any() and np.median(beside[bone]) < -500:
-        flat &= ((hu <= AIR) | (hu > _AS_AIR_HU))[1:-1, 1:-1]  # where bone lies in air, air ends no field of view
+    if (beside[bone] < -500).mean() > 0.95:  # bone that lies in air ends there, no field of view does
+        flat &= (middle <= AIR) | (middle > _AS_AIR_HU)
     around = np.stack([d for d in np.mgrid[-3:4, -3:4].reshape(2, -1).T if d @ d <= 9], 1)
     y, x = np.clip(at[:, :, None] - 1 + around[:, None], 0, size[:, None] - 3)
     if flat[y, x].any():
         labels, _ = ndimage.label(flat)
         border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
         ends |= np.isin(labels[y, x], border[border > 0]).any(1)
-    if not bone.any():
-        return ends
     # An opening is the field of view's where one of its lips is.
     known = np.flatnonzero(bone)
     after = np.searchsorted(known, np.arange(RAYS))
@@ -350,36 +356,46 @@ def normals(rings, scan: Scan, i: int) -> np.ndarray | None:
     beside = [k for k, ring in enumerate(rings) if ring is not None and k != i]
     beside = sorted((k for k in beside if abs(k - i) == 1 or abs(rise[k]) <= NEAR_MM), key=lambda k: abs(rise[k]))
     good = [k for k in beside if not rings[k].problem]
-    x_mm, y_mm = (scan.axes[j] / scan.pixel_mm[j] for j in (1, 0))
-
-    def points(k):  # a sheared stack's own shift included
-        return rings[k].points() + [(scan.positions[k] - scan.positions[i]) @ d for d in (x_mm, y_mm)]
-
-    def slope(near):  # of the surface with height, by least squares; an opening has no surface
-        near = [k for k in near if abs(rise[k]) <= max(NEAR_MM, 1.01 * min(abs(rise[j]) for j in near))]
-        weight = np.stack([rings[k].bone for k in (i, *near)]).astype(float)
-        z = rise[[i, *near]][:, None]
-        z = z - (weight * z).sum(0) / np.maximum(weight.sum(0), 1)
-        moved = np.sum((weight * z)[:, :, None] * np.stack([points(k) for k in (i, *near)]), 0)
-        known = np.flatnonzero(weight[0] * weight[1:].sum(0))
-        if not len(known):
-            return None
-        moved = moved[known] / (weight * z**2).sum(0)[known, None]
-        return np.stack([np.interp(np.arange(RAYS), known, m, period=RAYS) for m in moved.T], 1)
-
-    rising = slope(good) if good else None
-    if rising is None:
-        return None
-    own = points(i)
-    for k in beside:
-        if k not in good and not any(rise[j] * rise[k] > 0 for j in good):
-            off = np.linalg.norm(points(k) - own - rising * rise[k], axis=1)
-            if (off[rings[k].bone] < _GOES_ON * abs(rise[k])).sum() > 0.9 * RAYS:
-                good = [*good, k]
-                rising = slope(good)
+    own = rings[i].points()
     along = ndimage.gaussian_filter1d(own, 4, axis=0, mode="wrap")
     along = np.roll(along, -1, 0) - np.roll(along, 1, 0)
-    out = np.stack([along[:, 1], -along[:, 0]], 1)
-    lift = -np.sum(out * rising, 1, keepdims=True)  # perpendicular to (rising, 1)
-    normal = np.concatenate([out, lift], 1)
+    out = np.stack([along[:, 1], -along[:, 0]], 1) / np.linalg.norm(along, axis=1, keepdims=True)
+    axes = np.stack([scan.axes[j] / scan.pixel_mm[j] for j in (1, 0)])
+    # mm from this slice's surface to the others', along its normal in the plane; a sheared stack's own shift included.
+    off = {k: ((rings[k].points() + axes @ (scan.positions[k] - scan.positions[i]) - own) * out).sum(1) for k in beside}
+    slope = _slope(rings, rise, off, good, i)
+    if slope is None:
+        return None
+    for k in beside:
+        if k not in good and not any(rise[j] * rise[k] > 0 for j in good):
+            goes_on = np.abs(off[k] / rise[k] - slope) < _GOES_ON
+            if (goes_on & rings[k].bone).mean() > 0.9:
+                good.append(k)
+    slope = _slope(rings, rise, off, good, i)
+    normal = np.concatenate([out, -slope[:, None]], 1)
     return normal / np.linalg.norm(normal, axis=1, keepdims=True)
+
+
+def _slope(rings, rise, off, near, i: int) -> np.ndarray | None:
+    """(720,) mm outwards per mm up of slice i's surface, by least squares over the nearest of `near`, or None.
+
+    Without openings, where there is no surface, and without what does not go on from the others.
+    """
+    near = [k for k in near if abs(rise[k]) <= max(NEAR_MM, 1.01 * min(abs(rise[j]) for j in near))]
+    if not near:
+        return None
+    z, distance = rise[near][:, None], np.stack([off[k] for k in near])
+    known = np.stack([rings[k].bone for k in near]) & rings[i].bone
+    slopes = np.where(known, distance / z, np.nan)
+    if len(near) > 2:
+        usual = np.nanmedian(np.where(known.any(0), slopes, 0), 0)
+    else:  # of two that disagree the flatter one
+        usual = np.take_along_axis(slopes, np.argmin(np.where(known, np.abs(slopes), np.inf), 0)[None], 0)[0]
+    weight = (np.abs(slopes - usual) < _GOES_ON).astype(float)
+    n, z1, d1 = 1 + weight.sum(0), (weight * z).sum(0), (weight * distance).sum(0)
+    square = (weight * z**2).sum(0) - z1**2 / n
+    found = np.flatnonzero(weight.any(0))
+    if not len(found):
+        return None
+    slope = ((weight * z * distance).sum(0) - z1 * d1 / n)[found] / square[found]
+    return np.interp(np.arange(RAYS), found, slope, period=RAYS)
