@@ -23,9 +23,8 @@ _GOES_ON = 1.0  # mm per mm of height: by less a surface bends from one slice to
 _LOOKED_AT = 6  # components of bone, the largest: those that could be the ring
 _ANGLES = 360  # at which an outline is looked at
 _EMPTY_HU = -300.0  # neither brain nor scalp
-_WRAPPED_HU = 2800.0  # from pixel to pixel: no kernel is that sharp, but what is above 12 bits comes out below air
-_STEEP_HU, _DARK_HU = 1400.0, -200.0  # of a wrapped pixel in bone; air that steep in bone is as dark as air
-_AS_AIR_HU = -900.0
+_WRAPPED_HU = 2800.0  # from pixel to pixel: no kernel is that sharp, but what does not fit 12 bits comes out low
+_DARK_HU, _STEEP_HU = -200.0, 1400.0  # a pixel in bone below, and that much below its neighbours, has wrapped, too
 
 
 @dataclasses.dataclass
@@ -158,7 +157,9 @@ def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | 
     empty = bool(len(within) and np.median(within) < _EMPTY_HU)
     problem = ""
     if not outline.is_ring:
-        problem = "cut off by the field of view" if cut_off.mean() > 0.1 else "ring of bone open over more than a third"
+        problem = (
+            "cut off by the field of view" if cut_off.mean() > 0.1 else "no ring of bone (open over more than a third)"
+        )
     elif area < _VAULT_MM2:
         problem = "enclosed area below 50 cm2"
     elif ring.sum() * pixel_mm.prod() / area > 0.45:
@@ -172,8 +173,8 @@ def _choose(labels, count, hu, pixel_mm) -> _Outline | None:
     """The components that are the vault's ring or, where there is none, what comes nearest to one."""
     boxes = ndimage.find_objects(labels)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * pixel_mm.prod()
-    extents = np.array([[s.stop - s.start for s in box] for box in boxes]).reshape(-1, 2) * pixel_mm
-    largest = [int(i) for i in np.argsort(-extents.prod(1)) if sizes[i] > 50 and extents[i].min() > 5][:_LOOKED_AT]
+    extents = {int(i): [s.stop - s.start for s in boxes[i]] * pixel_mm for i in np.flatnonzero(sizes > 50)}
+    largest = sorted((i for i in extents if extents[i].min() > 5), key=lambda i: -extents[i].prod())[:_LOOKED_AT]
     if not largest:
         return None
     pixels = {i + 1: _pixels(labels, boxes[i], i + 1, pixel_mm) for i in largest}
@@ -265,21 +266,17 @@ def _bridge(outline: _Outline, pixel_mm, shape) -> tuple[np.ndarray, np.ndarray]
 
 
 def _wrapped(hu, ring, skull) -> np.ndarray:
-    """(rows, columns) bool: steep steps beside bone, and dark pixels in it that are as steep and yet no air."""
-    out, steep, dark = np.zeros(hu.shape, bool), np.zeros(hu.shape, bool), skull & (hu < _DARK_HU)
-    for axis in (0, 1):
-        step = np.abs(np.diff(hu, axis=axis))
-        for side in (slice(None, -1), slice(1, None)):
-            here = (side, slice(None)) if axis == 0 else (slice(None), side)
-            out[here] |= step > _WRAPPED_HU
-            steep[here] |= step > _STEEP_HU
+    """(rows, columns) bool: steps beside bone that no kernel leaves, and dark pixels in it with steps all around."""
+    out = np.zeros(hu.shape, bool)
+    for axis, ends in ((0, (np.s_[:-1], np.s_[1:])), (1, (np.s_[:, :-1], np.s_[:, 1:]))):
+        step = np.abs(np.diff(hu, axis=axis)) > _WRAPPED_HU
+        for end in ends:
+            out[end] |= step
     if out.any():
         out &= ndimage.binary_dilation(ring, np.ones((3, 3)))
-    if (steep := steep & dark).any():
-        islands, count = ndimage.label(dark, np.ones((3, 3)))
-        least = np.append(0, ndimage.minimum(hu, islands, np.arange(1, count + 1)))
-        is_steep = np.bincount(islands[steep], minlength=count + 1) > 0
-        out |= (is_steep & (least > _AS_AIR_HU))[islands] & dark
+    y, x = np.nonzero(skull[1:-1, 1:-1] & (hu[1:-1, 1:-1] < _DARK_HU))
+    around = np.stack([hu[y + 1 + dy, x + 1 + dx] for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))])
+    out[y + 1, x + 1] |= (around - hu[y + 1, x + 1] > _STEEP_HU).sum(0) >= 3
     return out
 
 
@@ -304,7 +301,7 @@ def _cut_off(hu, centre, radius, bone, pixel_mm) -> np.ndarray:
     flat &= (middle < -500) | (middle == 0)
     beside = hu[*np.clip(pixels(radius + 2.5), 0, size - 1)]
     if (beside[bone] < -500).mean() > 0.95:  # bone that lies in air ends there, no field of view does
-        flat &= (middle <= AIR) | (middle > _AS_AIR_HU)
+        flat &= (middle <= AIR) | (middle > -900)
     around = np.stack([d for d in np.mgrid[-3:4, -3:4].reshape(2, -1).T if d @ d <= 9], 1)
     y, x = np.clip(at[:, :, None] - 1 + around[:, None], 0, size[:, None] - 3)
     if flat[y, x].any():

@@ -116,9 +116,9 @@ def _flaws(values, mask, wrapped, empty: bool, limits: Limits) -> list[str]:
     flaws = []
     for i in range(len(mask)):
         if wrapped is not None and (wrapped[i] & ndimage.binary_dilation(span[i])).any():
-            flaws.append("metal (its HU wrapped round)")
+            flaws.append("metal (HU wrapped round)")
         elif air[i].any() and _touching(air[i] & ndimage.binary_erosion(span[i], _SQUARE, border_value=1)):
-            flaws.append("air in the bone")
+            flaws.append("air in the bone (or wrapped metal)")
         else:
             flaws.append("air under the bone" if under[i] else "")
     return flaws
