@@ -14,7 +14,7 @@ import numpy as np
 
 from skullgan_jax.errors import InputError
 
-AIR = -1024  # HU; padding outside the field of view is stored as anything below
+AIR = -1024  # HU; padding outside the field of view is stored as anything below, or NaN
 _AT_ONCE = 16  # slices of a compressed volume; each is unpacked from where the last one ended
 _PIECE = 1 << 20  # bytes of one that are unpacked at a time
 _FEWEST = 3  # slices; the lean of the surface needs neighbours
@@ -67,15 +67,15 @@ class Scan:
         return self.positions @ self.normal
 
     def slice(self, i: int) -> np.ndarray:
-        """Slice i, (rows, columns) float32 HU; padding and anything below air is -1024.
+        """Slice i, (rows, columns) float32 HU; padding, NaN and anything below air is -1024.
 
         Raises:
           InputError: it cannot be read.
         """
         hu = self.read(i)
-        if not np.isfinite(hu).all():
-            raise InputError(f"{self.name}: NaN or infinite values in slice {i}; export it again")
-        return np.maximum(hu, AIR, dtype=np.float32)
+        if np.isposinf(hu).any():
+            raise InputError(f"{self.name}: infinite values in slice {i}; export it again")
+        return np.fmax(hu, AIR, dtype=np.float32)
 
 
 def oriented(*, positions, axes, shape, read, **about) -> Scan:
@@ -158,7 +158,10 @@ def check_hu(scan: Scan) -> None:
       InputError: one line on what the values look like instead.
     """
     middle = len(scan.positions) // 2
-    hu = np.stack([scan.slice(i) for i in (middle - 1, middle, middle + 1)])
+    hu = np.stack([scan.read(i) for i in (middle - 1, middle, middle + 1)])
+    hu = hu[hu >= AIR]  # padding is no air, nor is NaN
+    if not hu.size:
+        raise InputError(f"{scan.name}: nothing but padding in the middle; export it again")
     low, high = hu.min(), hu.max()
     if low == high:
         raise InputError(f"{scan.name}: every value is {low:g}; export it again")
@@ -229,7 +232,7 @@ def _volume(image, shape: tuple[int, ...]) -> tuple[np.ndarray, float, float]:
     A compressed volume has to be held whole; in float64, as some tools write it, it would take gigabytes per process.
 
     Raises:
-      InputError: NaN or infinite values, without the name of the file.
+      InputError: infinite values, without the name of the file.
     """
     proxy = image.dataobj
     if not str(proxy.file_like).endswith(".gz"):
@@ -239,9 +242,9 @@ def _volume(image, shape: tuple[int, ...]) -> tuple[np.ndarray, float, float]:
     hu, limits = np.empty(shape, np.int16, "F"), np.iinfo(np.int16)
     for first in range(0, shape[2], _AT_ONCE):
         part = np.asarray(proxy[:, :, first : first + _AT_ONCE]).reshape(*shape[:2], -1)
-        if not np.isfinite(part).all():
-            raise InputError("NaN or infinite values; export it again")
-        hu[:, :, first : first + _AT_ONCE] = np.rint(part).clip(limits.min, limits.max)
+        if np.isposinf(part).any():
+            raise InputError("infinite values; export it again")
+        hu[:, :, first : first + _AT_ONCE] = np.rint(np.fmax(part, limits.min)).clip(limits.min, limits.max)
     return hu, 1.0, 0.0
 
 
