@@ -1,5 +1,6 @@
 """DICOM as scanners and archives write it: compressed, tilted, uneven."""
 
+import dataclasses
 import errno
 
 import gdcm
@@ -16,8 +17,8 @@ from tests.ct import heads
 
 def stack(folder):
     headers = {str(p): dicom.header(p) for p in sorted(folder.glob("*.dcm"))}
-    (paths,) = dicom.group(headers)
-    return dicom.stack({p: headers[p] for p in paths}, None)
+    (found,) = dicom.group(headers)
+    return dicom.stack(found)
 
 
 def compress(path, syntax):
@@ -112,9 +113,8 @@ def test_two_series_and_two_kernels_are_apart(tmp_path):
     for name, kernel in (("a", "H30"), ("b", "H60")):
         heads.write_dicom(tmp_path / name, heads.head(shape=(3, 400, 400)), ConvolutionKernel=kernel)
     headers = {str(p): dicom.header(p) for p in sorted(tmp_path.rglob("*.dcm"))}
-    for h in headers.values():
-        h.SeriesInstanceUID = "1.2.3"
-    assert sorted(len(paths) for paths in dicom.group(headers)) == [3, 3]
+    headers = {p: dataclasses.replace(h, series="1.2.3") for p, h in headers.items()}
+    assert [len(found) for found in dicom.group(headers)] == [3, 3]
 
 
 def test_a_slice_twice_at_one_place(tmp_path):
@@ -139,6 +139,6 @@ def test_no_permission_is_told_and_the_rest_is_found(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pydicom, "dcmread", refuse)
     lines = []
-    found, _ = find.find([tmp_path], spacing=None, by_folder=False, complain=lines.append)
+    found, _ = find.find([tmp_path], spacing=None, complain=lines.append)
     assert len(found) == 1
     assert lines == [f"{tmp_path / 'b'}: 3 files: cannot be read (Permission denied)"]
