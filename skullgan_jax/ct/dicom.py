@@ -401,6 +401,7 @@ def stack(headers: dict[str, Header], told_by: tuple[str, ...] = ()) -> scans.Sc
         notes += (f"one of several stacks at the same places, told apart by {'number' if what == 'pass' else what}",)
     known = {f"{what} {getattr(h, field)}" for h in each for what, field in _TELLING if getattr(h, field)}
     common = [said.pop() if len(said) == 1 else "" for said in ({h.study for h in each}, {h.frame for h in each})]
+    size = first.rows, first.columns
     geometry = [round(float(x), 2) + 0.0 for x in (*np.mean([h.orientation for h in each], 0), height, width)]
 
     def content() -> str:
@@ -412,14 +413,12 @@ def stack(headers: dict[str, Header], told_by: tuple[str, ...] = ()) -> scans.Sc
     return scans.oriented(
         name=f"{name} (series with {len(paths)} files)",
         told_by=(*sorted(known), *told_by),
-        series=str(
-            (*_series(paths[0], first), *common, first.kernel, first.rows, first.columns, *geometry, first.part)
-        ),
+        series=str((*_series(paths[0], first), *common, *size, *geometry, first.kernel, first.part)),
         before=tuple(sorted({h.before for h in each if h.series})),
         content=content,
         positions=[h.position for h in each],
         axes=[cosines[1] * height, cosines[0] * width],
-        shape=(first.rows, first.columns),
+        shape=size,
         read=lambda i: pixels(paths[i], each[i]),
         kernel=first.kernel,
         kvp=first.kvp,

@@ -63,10 +63,7 @@ def warnings(summary: dict, found: Found) -> list[str]:
     coarse = [s for s in scans.values() if s["source_pixel_mm"] > 1.3 * summary["pixel_mm"]]
     if coarse:
         lines.append(f"{len(coarse)} scans have pixels coarser than the segments: those are smoother than the others")
-    for note, what in (
-        (LOSSY, "pixels are not what the scanner gave"),
-        (SAME_PLACES, "one slice of each place was cut"),
-    ):
+    for note, what in ((LOSSY, "HU are not what the scanner gave"), (SAME_PLACES, "one at each was cut")):
         if count := sum(any(note in n for n in s["notes"]) for s in scans.values()):
             lines.append(f"slices {note} in {_many(count, 'scan')}: {what}")
     if gaps := summary["slices"].get(UNREAD):
@@ -93,7 +90,9 @@ def _who_is_who(summary: dict) -> list[str]:
                 ids[word].add((s["subject"], s["split"]))
     if summary["made_with"]["subject_by"] == "folder":
         count = len({s["subject"] for s in scans})
-        lines.append(f"patients are told apart by folder: {_many(count, 'folder')} of one patient each, if so it is")
+        lines.append(
+            f"patients are told apart by folder: each of {_many(count, 'folder')} right below --input is taken for one"
+        )
         if torn := sum(len({split for _, split in places}) > 1 for places in ids.values()):
             lines.append(f"{_many(torn, 'PatientID')} in several folders, in both splits: one patient twice?")
         return lines
@@ -101,8 +100,8 @@ def _who_is_who(summary: dict) -> list[str]:
     if unsure := {s["subject"] for s in scans} - known:
         count = sum(s["subject"] in unsure for s in scans)
         lines.append(
-            f"no PatientID in {_many(count, 'scan')}: study, frame of reference, and the folders or files in --input make "
-            f"{_many(len(unsure), 'subject')} of them; if a patient has several of these, both splits may hold that patient"
+            f"no PatientID in {_many(count, 'scan')}: study, frame of reference, and the folders and files right below "
+            f"--input make {_many(len(unsure), 'subject')} of them; who is in several may be on both sides of the split"
         )
     return lines
 
