@@ -116,7 +116,7 @@ def _near_duplicates(found: Found) -> list[tuple[str, str, float]]:
     pooled = {scan: copies.quarter(_some(pieces, per_scan)) for scan, pieces in found.items()}
     pairs = []
     for (a, x), (b, y) in itertools.combinations(((s, x) for s, x in pooled.items() if len(x)), 2):
-        near = (copies.squared(x, y) < copies.NEAR_HU**2).any(1).mean()
+        near = ((copies.squared(x, y) < copies.NEAR_HU**2) | (copies.cosine(x, y) > copies.NEAR_COSINE)).any(1).mean()
         if near >= 0.25:
             pairs.append((a, b, float(near)))
     return sorted(pairs, key=lambda pair: -pair[2])
