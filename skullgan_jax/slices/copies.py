@@ -52,7 +52,7 @@ def squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The cosine of the angle of each a to b, which another contrast leaves as it is; near copies are above NEAR_COSINE.
+    """The cosine of the angle of each a to b, whatever their contrast; near copies are above NEAR_COSINE.
 
     Args:
       a: (N, 32, 32) of `quarter`.
