@@ -20,7 +20,7 @@ from pydicom import uid
 from skullgan_jax.ct import scans
 from skullgan_jax.errors import InputError
 
-_TAGS = [
+TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"),
     *("FrameOfReferenceUID", "AcquisitionNumber", "InstanceNumber", "SliceThickness", "KVP", "ConvolutionKernel"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "BitsStored"),
@@ -105,7 +105,7 @@ def header(path) -> Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # values that break rules nobody needs here
-            found = _read(path, stop_before_pixels=True, specific_tags=_TAGS)
+            found = _read(path, stop_before_pixels=True, specific_tags=TAGS)
             _check(path, found)
             return _header(path, found)
     except pydicom.errors.InvalidDicomError:
@@ -119,13 +119,13 @@ def header(path) -> Header:
 
 
 def _read(path, **options) -> pydicom.Dataset:
-    """A data set; one without preamble, too, if its first bytes are a DICOM header's."""
+    """A data set; one without preamble or file header, too, if its first bytes are a DICOM header's."""
     try:
-        return pydicom.dcmread(path, **options)
+        found = pydicom.dcmread(path, **options)
     except pydicom.errors.InvalidDicomError:
         if not _begins_with_a_header(path):
             raise
-    found = pydicom.dcmread(path, force=True, **options)
+        found = pydicom.dcmread(path, force=True, **options)
     if "TransferSyntaxUID" not in found.file_meta:
         implicit, little = found.original_encoding
         plain = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
