@@ -194,20 +194,22 @@ def check_hu(scan: Scan) -> None:
 
 
 def _middle(scan: Scan) -> list[np.ndarray]:
-    """The three slices nearest to the middle that can be read.
+    """The slices nearest to the middle that can be read, three where there are so many.
 
     Raises:
-      InputError: there are not so many.
+      InputError: there is none.
     """
     count, out, problems = len(scan.positions), [], []
     for i in sorted(range(count), key=lambda i: abs(i - count // 2)):
+        if len(out) == FEWEST:
+            break
         try:
             out.append(scan.slice(i))
         except InputError as error:
             problems.append(error)
-        if len(out) == FEWEST:
-            return out
-    raise problems[0]
+    if not out:
+        raise problems[0]
+    return out
 
 
 def nifti(path, told_by: tuple[str, ...]) -> Scan:

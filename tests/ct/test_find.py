@@ -33,7 +33,12 @@ def test_what_prepare_wrote_itself_and_hidden_files_are_passed_over(tmp_path):
     heads.write_dicom(tmp_path / "a", VOLUME)
     for name in (
         *("skulls/train.npy", "skulls/report.html", "skulls.pieces/12/0.npz", "skulls.salt"),
-        *("other/train.npy", "other.pieces/12/0123456789abcdef.01234567.0of1.npz", ".git/objects/ct.dcm", "a/._001.dcm"),
+        *(
+            "other/train.npy",
+            "other.pieces/12/0123456789abcdef.01234567.0of1.npz",
+            ".git/objects/ct.dcm",
+            "a/._001.dcm",
+        ),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"\0\1")
