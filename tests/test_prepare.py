@@ -417,6 +417,18 @@ def test_what_tells_patients_apart_is_part_of_a_data_set(tmp_path, capfd):
     ]
 
 
+def test_what_makes_one_patient_of_two_in_different_splits_is_refused(tmp_path, capfd):
+    for name in "ab":
+        write_quick(tmp_path / "in" / name, PatientID="", StudyInstanceUID=f"1.{ord(name)}")
+    flags = f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", *QUICK
+    assert command(capfd, *flags)[0] == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    write_quick(tmp_path / "in" / "a" / "more", patient="c", StudyInstanceUID=f"1.{ord('b')}")
+    status, lines = command(capfd, *flags)
+    assert (status, lines[-1].split(": ")[2]) == (2, "1 patient would be in both splits")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+
+
 def test_numbers_and_names_of_files_that_are_no_standard(tmp_path, capfd):
     """A decimal comma, two voltages, a thickness that is none; a name in Latin-1."""
     write_quick(tmp_path / "in" / "decimal", patient="A", PixelSpacing=[1.5, 1.5])

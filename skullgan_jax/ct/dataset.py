@@ -36,6 +36,8 @@ def prepare(*, inputs, output: str, format: str, limits, spacing, by_folder, sal
     """
     extras.check("matplotlib", *(("tensorflow", "tensorflow_datasets") if format == "tfds" else ()))
     find.check(inputs)
+    if format == "tfds" and not _is_utf8(output):
+        raise InputError(f"--output={output}: TensorFlow cannot write to a name that is no UTF-8; give another")
     lines = []
 
     def complain(line: str) -> None:
@@ -260,10 +262,10 @@ def _was(output: str, old: dict | None, made_with: dict, folder, seen, found) ->
     by_content = {parts[0].content: name for name, parts in found.items()}
     was, lost = collections.defaultdict(list), 0
     for name, about in ((old or {}).get("scans") or {}).items():
-        now = name if name in found else by_name.get(name) or by_content.get(about["content"])
+        now = name if name in found else by_name.get(name) or by_content.get(about.get("content"))
         if now in found:
             was[now].append(about)
-        elif about["windows"].get("accepted"):
+        elif about.get("windows", {}).get("accepted"):
             lost += 1
     if lost and old["made_with"].get("rules") != made_with["rules"]:
         raise InputError(
@@ -310,6 +312,13 @@ def _told_apart(output, old, found, seen, was, by_folder: bool, held_out: float,
 
 def _counts(counter) -> str:
     return ", ".join(f"{n} {what}" for what, n in collections.Counter(counter).most_common())
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _many(n: int, what: str) -> str:

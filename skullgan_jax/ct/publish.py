@@ -51,7 +51,8 @@ def summary(output: str) -> dict | None:
 
 
 def _checked(found: dict) -> dict:
-    if not re.fullmatch(r"1\.\d+\.0", found["version"]) or not isinstance(found["files"], list):
+    known = all(isinstance(s[k], str) for s in found["scans"].values() for k in ("subject", "split"))
+    if not re.fullmatch(r"1\.\d+\.0", found["version"]) or not isinstance(found["files"], list) or not known:
         raise ValueError("of another version")
     return found
 

@@ -96,6 +96,10 @@ def _who_is_who(summary: dict) -> list[str]:
         if torn := sum(len({split for _, split in places}) > 1 for places in ids.values()):
             lines.append(f"{_many(torn, 'PatientID')} in several folders, in both splits: one patient twice?")
         return lines
+    folders = {word for s in scans for word in s["told_by"] if word.startswith("of ")}
+    if len(ids) == 1 and len(folders) > 1:
+        where = f"{len(folders)} folders right below --input"
+        lines.append(f"one PatientID in {where}: if it is no patient's, give --subject_by=folder and another --output")
     known = {subject for places in ids.values() for subject, _ in places}
     if unsure := {s["subject"] for s in scans} - known:
         count = sum(s["subject"] in unsure for s in scans)
