@@ -64,6 +64,23 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
             remove(aside)
 
 
+@contextlib.contextmanager
+def beside(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A new name beside `path` for what is gone at the end of the block, and after a kill with the next writer's.
+
+    Raises:
+      OSError: nothing can be written there.
+    """
+    final = pathlib.Path(os.path.realpath(path))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    clean(final)
+    with _marked(final) as (partial, _):
+        try:
+            yield partial
+        finally:
+            remove(partial)
+
+
 def clean(final: str | os.PathLike) -> None:
     """Remove what killed writers of `final` left beside it; where one was killed between two renames, undo the first.
 
