@@ -45,7 +45,8 @@ def run(trained: Model, job: Job) -> None:
     if not work.enough():
         if about["batch_norm"] == "standing" and trained.standing is None:
             trained.compute_standing(verbose=True)
-        sampler = trained.sampler(**{name: about[name] for name in ("seed", "batch_norm", "batch", "dtype")})
+        drawn_as = {name: about[name] for name in ("seed", "batch_norm", "dtype")}
+        sampler = trained.sampler(**drawn_as, at_a_time=about["batch"])
         with contextlib.closing(_drawn(sampler, store, job, work)) as shards:
             for shard, drawn in shards:
                 work.add(shard, drawn)
