@@ -15,6 +15,7 @@ import pytest
 
 import skullgan_jax
 from skullgan_jax import sample
+from skullgan_jax.sampling import run
 from skullgan_jax.sampling.store import Store
 from tests.sampling.folder import files
 
@@ -69,7 +70,7 @@ def test_fewer_than_a_copy_was_begun_for(command, measures, tmp_path):
     flags = {"output": tmp_path / "s.zarr", "where": f"mean_hu<{float(np.median(measures['mean_hu']))}"}
     command(num=20, **flags)
     before = files(tmp_path)
-    Store(tmp_path / "s.zarr")._put_about(complete=False)
+    Store(tmp_path / "s.zarr")._put_about(lambda about: {"complete": False})
     (tmp_path / "s.zarr" / "crc32" / "c" / "1").unlink()
     status, lines = command(num=10, **flags)
     assert (status, lines[0]) == (0, f"{tmp_path}/s.zarr: is one of 20 samples; they are completed")
@@ -89,6 +90,50 @@ def test_processes_share_a_job(command, hu, tmp_path):
     status, lines = command(num=60, output=tmp_path / "s.npy")
     assert lines[0] == f"{tmp_path}/s.npy.draws: 2 of 4 shards are there already"
     np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[:60])
+
+
+def test_a_damaged_shard_of_another_process_is_drawn_again(command, hu, tmp_path):
+    """It is there, and not as it was written: no output is completed of it."""
+    for name in ("s.zarr", "s.npy"):
+        flags, draws = {"num": 60, "output": tmp_path / name, "processes": 2}, tmp_path / f"{name}.draws"
+        command(**flags, process=0)
+        draws = tmp_path / name if name == "s.zarr" else draws
+        shard = draws / "hu" / "c" / "2" / "0" / "0"
+        shard.write_bytes(shard.read_bytes()[:-50])
+        status, lines = command(**flags, process=1)
+        assert (status, lines[0]) == (0, f"{draws}: shard 2 of another process is damaged; it is drawn again")
+        np.testing.assert_array_equal(Store(draws).read(0, 60).hu, hu[:60])
+    assert Store(tmp_path / "s.zarr").about["complete"]
+
+
+def test_a_smaller_job_beside_a_larger_one(command, hu, tmp_path, monkeypatch):
+    """The store is complete when all are there for which there is room."""
+    write, other = Store.write, []
+
+    def grown(store, shard, samples):
+        if not other:
+            other.append(Store(store.path))
+            other[0].grow(60)
+        write(store, shard, samples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", grown)
+        status, lines = command(num=20, output=tmp_path / "s.zarr")
+    assert (status, lines[-1].partition("; ")[2][:33]) == (0, "3 shards are not there yet: if it")
+    assert (other[0].about["num"], Store(tmp_path / "s.zarr").about["complete"]) == (60, False)
+    assert command(num=60, output=tmp_path / "s.zarr")[0] == 0
+    assert Store(tmp_path / "s.zarr").about["complete"]
+    np.testing.assert_array_equal(Store(tmp_path / "s.zarr").read(0, 60).hu, hu[:60])
+
+
+def test_another_seed_at_the_same_time_is_refused(command, tmp_path, monkeypatch):
+    """Nothing was there when both looked."""
+    command(num=20, output=tmp_path / "s.zarr", seed=4)
+    monkeypatch.setattr(run, "_there", lambda job: None)
+    status, lines = command(num=20, output=tmp_path / "s.zarr")
+    assert (status, lines[0].partition(": holds")[2]) == (
+        *(2, " other samples: seed was 4 now 3; give another --output or remove it"),
+    )
 
 
 def test_slurm_says_which_process(command, tmp_path, monkeypatch):
@@ -111,10 +156,10 @@ def both(small_model, tmp_path_factory):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        ({"batch_norm": "batch", "batch": 4}, "batch_norm was standing now batch, batch was 16 now 4"),
         ({"seed": 4}, "seed was 3 now 4"),
         ({"start": 5}, "start was 0 now 5"),
         ({"batch_norm": "running"}, "batch_norm was standing now running"),
-        ({"batch": 4}, "batch was 16 now 4"),
         ({"dtype": "bfloat16"}, "dtype was float32 now bfloat16"),
         ({"where": "sdr<1"}, "where was None now sdr<1"),
         ({"unique": 7}, "unique was None now 7"),
@@ -129,6 +174,12 @@ def test_other_samples_are_refused(command, both, changed, said):
             [f"error: {both / name}: holds other samples: {said}; give another --output or remove it"],
         )
     assert files(both) == before
+
+
+def test_another_batch_is_the_same_samples(command, both):
+    """The size of the batches in which they were drawn, which may be another backend's, is kept."""
+    assert command(num=5, output=both / "s.zarr", batch=4)[1] == [f"{both}/s.zarr: has 5 samples already"]
+    assert Store(both / "s.zarr").about["batch"] == 16
 
 
 def test_another_model_is_refused(command, small_model, tmp_path):
