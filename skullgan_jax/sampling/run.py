@@ -36,7 +36,7 @@ def run(trained: Model, job: Job) -> None:
     there = _there(job)
     if there is not None:
         check_same(job, there, about, job.output)
-        if there["complete"] and there["num"] >= job.num and _undamaged(job):
+        if there["complete"] and there["num"] >= job.num and _undamaged(job, there):
             say(f"{job.output}: has {there['num']} samples already")
             return
         if job.form == "zarr" and there["num"] > job.num:
@@ -86,10 +86,10 @@ def _there(job: Job) -> dict | None:
     return formats.about(job.output)
 
 
-def _undamaged(job: Job) -> bool:
-    """Whether a complete output is still as it was written; of what is no store, the size was compared."""
+def _undamaged(job: Job, there: dict) -> bool:
+    """Whether a complete output is still as it was written."""
     if job.form != "zarr":
-        return True
+        return formats.undamaged(job.output, there)
     try:
         store = Store(job.output)
     except InputError:

@@ -1,6 +1,7 @@
 """The same command again: more samples, damage, interruptions, several processes, other samples."""
 
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -15,6 +16,7 @@ import pytest
 
 import skullgan_jax
 from skullgan_jax import sample
+from skullgan_jax.machine import files as machine_files
 from skullgan_jax.sampling import run
 from skullgan_jax.sampling.store import Store
 from tests.sampling.folder import files
@@ -52,6 +54,59 @@ def test_damage_is_mended(command, hu, tmp_path):
     status, lines = command(num=40, output=tmp_path / "s.npy")
     assert (status, lines[0]) == (0, f"{tmp_path}/s.npy.draws: 2 of 3 shards are there already")
     assert files(tmp_path) == before
+
+
+def _change_one(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("flags", "damaged"),
+    [
+        ({}, {"s.npy": _change_one, "s.csv": pathlib.Path.unlink, "s.png": _change_one}),
+        ({"format": "dicom"}, {"s/000000/000000003.dcm": _change_one, "s/000000/000000004.dcm": pathlib.Path.unlink}),
+    ],
+)
+def test_what_its_size_does_not_tell(command, tmp_path, flags, damaged):
+    """A flipped bit, or something beside that is gone: none is there already."""
+    output = tmp_path / ("s" if flags else "s.npy")
+    command(num=20, output=output, **flags)
+    before = files(tmp_path)
+    for name, damage in damaged.items():
+        damage(tmp_path / name)
+        assert command(num=20, output=output, **flags)[1][-2] == f"wrote 20 samples to {output}"
+        assert files(tmp_path) == before
+    assert command(num=20, output=output, **flags)[1] == [f"{output}: has 20 samples already"]
+    about = json.loads((tmp_path / "s.json").read_text())
+    assert about.pop("files").keys() == {output.name, "s.csv", "s.png"}
+    (tmp_path / "s.json").write_text(json.dumps(about))  # as earlier versions wrote it
+    assert command(num=20, output=output, **flags)[1] == [f"{output}: has 20 samples already"]
+
+
+def test_killed_between_the_names(command, tmp_path, monkeypatch):
+    """The samples and what lies beside them come into place one after the other; wherever it ends, it goes on."""
+    command(num=20, output=tmp_path / "whole" / "s.npy")
+    put = machine_files._put
+    for last in range(4):
+        placed = []
+
+        def killed(partial, final, aside, placed=placed, last=last):
+            if len(placed) == last:
+                raise KeyboardInterrupt
+            if final.name.startswith("s."):  # a picture is written whole beside its own name, too
+                placed.append(final)
+            put(partial, final, aside)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(machine_files, "_put", killed)
+            assert command(num=20, output=tmp_path / "s.npy")[0] == 2
+        assert len([p for p in tmp_path.iterdir() if p.is_file()]) == last
+        assert command(num=20, output=tmp_path / "s.npy")[0] == 0
+        assert files(tmp_path, but="whole/") == files(tmp_path / "whole")
+        for path in tmp_path.glob("s.*[!s]"):
+            path.unlink()
 
 
 def test_damage_in_a_complete_store_is_mended(command, hu, tmp_path):
