@@ -73,9 +73,13 @@ def cut(scan: Scan, limits: Limits, part: int = 0, parts: int = 1) -> Cut:
             if ring is not None and ring.empty:
                 ring.problem = ring.problem or "air inside (no head)"
     windows, known, fates = [np.zeros((0, SIZE, SIZE), np.int16)], [], collections.Counter()
+    # What cannot be read is a gap, on both sides of which slices are beside each other.
+    read = [k for k in range(len(chosen)) if k not in unread]
+    without = dataclasses.replace(thin, positions=thin.positions[read], read=lambda i: thin.read(read[i]))
+    seen = [rings[k] for k in read]
     for k in own:
         if rings[k] is not None and not rings[k].problem:
-            outwards = normals(rings, thin, k)
+            outwards = normals(seen, without, read.index(k))
             if outwards is None:
                 fates["no ring in the slices beside it"] += 1
                 continue
