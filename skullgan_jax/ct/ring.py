@@ -4,7 +4,6 @@ Over slices: the normal of the outer surface, from the contours of neighbours.
 """
 
 import dataclasses
-import itertools
 
 import numpy as np
 from scipy import ndimage, spatial
@@ -70,6 +69,7 @@ class _Outline:
       corners: (N, 2) x, y, of which the hull is that.
       radius: (360,) to the outermost bone at evenly spaced angles; a bridge where there is none.
       bone: (360,) bool, where there is.
+      solid: which part of what it encloses is not air.
     """
 
     members: tuple[int, ...]
@@ -78,6 +78,7 @@ class _Outline:
     corners: np.ndarray
     radius: np.ndarray
     bone: np.ndarray
+    solid: float = 1.0
 
     @property
     def area(self) -> float:
@@ -90,6 +91,11 @@ class _Outline:
     @property
     def is_vault(self) -> bool:
         return self.is_ring and self.area >= _VAULT_MM2
+
+    @property
+    def worth(self) -> float:
+        """The more, the more there is of a head in it: of air there is little."""
+        return self.bone.mean() * self.area * self.solid**4
 
     def holds(self, points: np.ndarray) -> np.ndarray:
         """Which of some points, (N, 2) x, y, are in the hull."""
@@ -178,19 +184,27 @@ def _choose(labels, count, hu, pixel_mm) -> _Outline | None:
     if not largest:
         return None
     pixels = {i + 1: _pixels(labels, boxes[i], i + 1, pixel_mm) for i in largest}
-    found = [_outline((i,), pixels, pixel_mm) for i in pixels]
-    if not any(o.is_vault for o in found):  # in pieces it is a ring as a whole alone
-        some = list(pixels)[:4]
-        found += [_outline(m, pixels, pixel_mm) for n in (2, 3) for m in itertools.combinations(some, n)]
-    best = max(found, key=lambda o: (o.is_vault, o.is_ring, o.bone.mean() * o.area * _solid(o, hu, pixel_mm) ** 4))
+    found = [_outline((i,), pixels, hu, pixel_mm) for i in pixels]
+    best = max(found, key=lambda o: (o.is_vault, o.worth))
     # What goes round a head, a frame or a box, has it inside, and air between.
     for inner in sorted(found, key=lambda o: o.area):
-        if inner.is_ring and len(inner.members) == 1 and _is_around(best, inner, hu, pixel_mm):
+        if inner.is_ring and _is_around(best, inner, hu, pixel_mm):
             best = inner
             break
-    # A flap of bone in an opening is a part of the ring, however it bulges.
-    flaps = [i for i in pixels if i not in best.members and _lies_in_opening(best, pixels[i])]
-    return _outline((*best.members, *flaps), pixels, pixel_mm) if flaps else best
+    whole = _gather(best, pixels, hu, pixel_mm)
+    return whole if whole.is_vault else max((whole, *found), key=lambda o: (o.is_ring, o.worth))
+
+
+def _gather(outline, pixels, hu, pixel_mm) -> _Outline:
+    """A ring in pieces, from one of them: with what lies in its openings, a flap or the other half of it."""
+    while True:
+        others = [i for i in pixels if i not in outline.members and _lies_in_opening(outline, pixels[i])]
+        grown = [_outline((*outline.members, i), pixels, hu, pixel_mm) for i in others]
+        # A head holder takes in air.
+        grown = [o for o in grown if o.worth > outline.worth and o.solid > 0.95 * outline.solid]
+        if not grown:
+            return outline
+        outline = max(grown, key=lambda o: o.worth)
 
 
 def _pixels(labels, box, label: int, pixel_mm) -> np.ndarray:
@@ -199,7 +213,7 @@ def _pixels(labels, box, label: int, pixel_mm) -> np.ndarray:
     return np.stack([x + box[1].start, y + box[0].start], 1) * pixel_mm[::-1]
 
 
-def _outline(members, pixels, pixel_mm) -> _Outline:
+def _outline(members, pixels, hu, pixel_mm) -> _Outline:
     points = np.concatenate([pixels[i] for i in members])
     # A hull goes through the ends of rows; of their corners, so that even a line has one.
     row = np.rint(points[:, 1] / pixel_mm[0]).astype(int)
@@ -223,7 +237,9 @@ def _outline(members, pixels, pixel_mm) -> _Outline:
     bone = radius > np.median(radius[radius > 0]) / 2
     turn = np.arange(_ANGLES)
     radius = np.interp(turn, turn[bone], radius[bone], period=_ANGLES)
-    return _Outline(tuple(members), centre, hull.equations, ends, radius, bone)
+    outline = _Outline(members, centre, hull.equations, ends, radius, bone)
+    outline.solid = _solid(outline, hu, pixel_mm)
+    return outline
 
 
 def _solid(outline, hu, pixel_mm, without=None) -> float:
@@ -247,11 +263,11 @@ def _is_around(outer: _Outline, inner: _Outline, hu, pixel_mm) -> bool:
 
 
 def _lies_in_opening(outline: _Outline, points: np.ndarray) -> bool:
-    """Whether a component, (N, 2) mm, lies where a ring is open, and as far out as the ring does."""
+    """Whether a component, (N, 2) mm, lies where an outline is open and, if it is a ring, as far out as that is."""
     away = points - outline.centre
     angle = np.rint(np.arctan2(away[:, 1], away[:, 0]) * (_ANGLES / (2 * np.pi))).astype(int) % _ANGLES
-    part = np.hypot(*away.T) / outline.radius[angle]
-    return (~outline.bone[angle]).mean() > 0.5 and 0.7 < np.median(part) < 1.2
+    part = np.median(np.hypot(*away.T) / outline.radius[angle])
+    return (~outline.bone[angle]).mean() > 0.5 and (0.7 < part < 1.25 or not outline.is_ring)
 
 
 def _bridge(outline: _Outline, pixel_mm, shape) -> tuple[np.ndarray, np.ndarray]:
@@ -274,7 +290,8 @@ def _wrapped(hu, ring, skull) -> np.ndarray:
             out[end] |= step
     if out.any():
         out &= ndimage.binary_dilation(ring, np.ones((3, 3)))
-    y, x = np.nonzero(skull[1:-1, 1:-1] & (hu[1:-1, 1:-1] < _DARK_HU))
+    middle = hu[1:-1, 1:-1]
+    y, x = np.nonzero(skull[1:-1, 1:-1] & (middle < _DARK_HU) & (middle > -900))  # or it is air
     around = np.stack([hu[y + 1 + dy, x + 1 + dx] for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))])
     out[y + 1, x + 1] |= (around - hu[y + 1, x + 1] > _STEEP_HU).sum(0) >= 3
     return out

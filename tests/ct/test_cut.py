@@ -96,6 +96,17 @@ def test_nan_outside_the_head_is_air(tmp_path, name):
         scans.nifti(tmp_path / name, ()).slice(1)
 
 
+@pytest.mark.parametrize("padding", [-2000, np.nan])
+def test_padding_is_no_air(padding):
+    """Values as they are stored, without slope and intercept, and outside the field of view what no tissue has."""
+    stored = heads.head(shape=(3, 400, 400)) + np.float32(1024)
+    stored[:, np.hypot(*heads.plane()) > 95] = padding
+    with pytest.raises(InputError, match="values 24 to 2524 hold no air near -1000, so they are not HU"):
+        scans.check_hu(heads.scan(stored))
+    with pytest.raises(InputError, match="every value is -1024; export it again"):
+        scans.check_hu(heads.scan(np.full((3, 400, 400), padding)))
+
+
 @pytest.mark.parametrize("name", ["head.nii", "head.npy"])
 def test_a_volume_that_may_not_be_opened(tmp_path, name):
     (tmp_path / name).mkdir()  # may not be opened by root either
