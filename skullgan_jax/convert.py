@@ -11,6 +11,11 @@ needed, and nothing that a .pth holds is executed. A .pth does not say what HU i
 few samples are drawn, whose background tells.
 """
 
+from skullgan_jax.machine import signals
+
+if __name__ == "__main__":
+    signals.hold()  # what follows takes a while
+
 import json
 import pathlib
 

@@ -13,6 +13,11 @@ A visual Turing test for radiologists, one file that needs no network, and then 
   python -m skullgan_jax.evaluate --turing_results a.json b.json --output=report/
 """
 
+from skullgan_jax.machine import signals
+
+if __name__ == "__main__":
+    signals.hold()  # what follows takes a while
+
 import contextlib
 import csv
 import json

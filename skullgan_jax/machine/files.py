@@ -18,6 +18,7 @@ import socket
 import uuid
 from collections.abc import Collection, Iterator
 
+from skullgan_jax.machine import signals
 from skullgan_jax.machine.lock import flock
 
 _MARK = "skullgan_jax writes beside this"
@@ -63,6 +64,23 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
             remove(aside)
 
 
+@contextlib.contextmanager
+def beside(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A new name beside `path` for what is gone at the end of the block, and after a kill with the next writer's.
+
+    Raises:
+      OSError: nothing can be written there.
+    """
+    final = pathlib.Path(os.path.realpath(path))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    clean(final)
+    with _marked(final) as (partial, _):
+        try:
+            yield partial
+        finally:
+            remove(partial)
+
+
 def clean(final: str | os.PathLike) -> None:
     """Remove what killed writers of `final` left beside it; where one was killed between two renames, undo the first.
 
@@ -97,15 +115,23 @@ def clean(final: str | os.PathLike) -> None:
 @contextlib.contextmanager
 def _marked(final: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
     mine = uuid.uuid4().hex[:16]  # two hosts can have one process id
-    mark = final.with_name(f".{final.name}.{mine}.mark")
-    with open(mark, "x", encoding="utf-8") as file:
+    mark, beside = final.with_name(f".{final.name}.{mine}.mark"), _names(final, mine)
+    with signals.before_leaving(lambda _: _abandon(mark, *beside)), open(mark, "x", encoding="utf-8") as file:
         try:
             flock(file)
             json.dump({"mark": _MARK, "host": socket.gethostname(), "process": os.getpid()}, file)
             file.flush()
-            yield _names(final, mine)
+            yield beside
         finally:
             mark.unlink(missing_ok=True)
+
+
+def _abandon(mark: pathlib.Path, *beside: pathlib.Path) -> None:
+    """Remove what is beside in the middle of its writing, unless its writer is quicker: then the mark stays, too."""
+    for path in beside:
+        remove(path)
+    if not any(path.exists() for path in beside):
+        mark.unlink(missing_ok=True)
 
 
 def _names(final: pathlib.Path, mine: str) -> tuple[pathlib.Path, pathlib.Path]:
@@ -145,11 +171,17 @@ def _link(source, target, **_):
 
 
 def _put(partial: pathlib.Path, final: pathlib.Path, aside: pathlib.Path) -> None:
-    if not (partial.is_dir() and final.is_dir()):
-        partial.replace(final)
-    elif not _exchange(partial, final):
-        final.rename(aside)
-        partial.rename(final)
+    with signals.undisturbed():  # what is aside is all there is of it, for a moment
+        if not (partial.is_dir() and final.is_dir()):
+            partial.replace(final)
+        elif not _exchange(partial, final):
+            try:
+                final.rename(aside)
+                partial.rename(final)
+            except BaseException:
+                if aside.exists() and not final.exists():
+                    aside.rename(final)
+                raise
 
 
 def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:

@@ -9,9 +9,10 @@ import pathlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import signals
 
 _MARK = "skullgan_jax has this locked"
 _held = threading.local()
@@ -63,17 +64,43 @@ def only_writer(output: str | os.PathLike, flag: str = "--output") -> Iterator[N
         write_holder(file, mark=_MARK)
         mine.add(path)
         try:
-            yield
+            with signals.before_leaving(lambda _: path.unlink(missing_ok=True)):
+                yield
         finally:
             mine.remove(path)
             path.unlink(missing_ok=True)
 
 
-def _locked(path: pathlib.Path):
+@contextlib.contextmanager
+def in_turn(path: str | os.PathLike, waiting: Callable[[], object]) -> Iterator[None]:
+    """For the length of the block, be the only process that makes this file; the others wait until they can be.
+
+    Args:
+      path: the file, which need not be there; its folder is.
+      waiting: is called before this one waits.
+
+    Raises:
+      OSError: nothing can be written beside it.
+    """
+    path = pathlib.Path(path)
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        file = _locked(beside)
+    except BlockingIOError:
+        waiting()
+        file = _locked(beside, wait=True)
+    with file:
+        try:
+            yield
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _locked(path: pathlib.Path, *, wait: bool = False):
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             raise

@@ -1,6 +1,7 @@
 """The front door of models: a model directory, a training workdir or a released .pth becomes a Model."""
 
 import contextlib
+import functools
 import math
 import os
 import pathlib
@@ -21,10 +22,14 @@ from skullgan_jax.slices.calibration import Calibration
 def load(path: str | os.PathLike) -> Model:
     """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
 
+    Of a workdir another checkpoint can be named, e.g. runs/skull/checkpoints/1000.
+
     Raises:
       InputError: there is no model, or its files do not fit together.
     """
     folder = pathlib.Path(path)
+    if checkpoint.is_one(folder):
+        return _from_workdir(folder.parent.parent, int(folder.name))
     if checkpoint.exists(folder):
         model = _from_workdir(folder)
         _check(model, path)
@@ -120,10 +125,11 @@ def _without_paths(value: Any, name: str = "") -> Any:
     return value
 
 
-def _from_workdir(folder: pathlib.Path) -> Model:
-    checkpoints = checkpoint.Checkpoints(folder, create=False)
-    step = checkpoints.best
-    assert step is not None  # as there is a checkpoint
+def _from_workdir(folder: pathlib.Path, step: int | None = None) -> Model:
+    return checkpoint.read(folder, functools.partial(_from_checkpoint, folder), step)
+
+
+def _from_checkpoint(folder: pathlib.Path, checkpoints: checkpoint.Checkpoints, step: int) -> Model:
     meta = checkpoints.meta(step)
     pair = Pair(**meta["pair"])
     names = ("g_params", "g_stats", "d_params", "d_stats")
@@ -133,7 +139,6 @@ def _from_workdir(folder: pathlib.Path) -> Model:
         dict(zip(names, jax.eval_shape(lambda: pair.init(0)), strict=True)),
     )
     parts = jax.device_get(checkpoints.restore_parts(step, like))
-    checkpoints.close()
     model = Model(
         pair=pair,
         **parts,
@@ -146,6 +151,7 @@ def _from_workdir(folder: pathlib.Path) -> Model:
             "step": step,
             "config": _without_paths(meta["config"]),
             "data": meta["data"],
+            **({"changes": meta["changes"]} if "changes" in meta else {}),
         },
         folder=folder,
     )

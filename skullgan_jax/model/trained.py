@@ -120,7 +120,13 @@ class Model:
         return {"model_sha256": self.sha256, "latents": str(draw.STANDING_LATENTS), "seed": "0"}
 
     def sampler(
-        self, *, seed: int = 0, batch_norm: str = "standing", batch: int | None = None, dtype: str = "auto"
+        self,
+        *,
+        seed: int = 0,
+        batch_norm: str = "standing",
+        batch: int | None = None,
+        dtype: str = "auto",
+        at_a_time: int | None = None,
     ) -> draw.Sampler:
         """What draws the samples of a seed, on all devices of this process. Computes standing statistics if need be.
 
@@ -128,8 +134,11 @@ class Model:
           seed: of the stream.
           batch_norm: the statistics: "standing", those of these weights; "running", training's; "batch", those of each
             `batch` samples, as published.
-          batch: samples per device at a time, by default 16 on a CPU and 64 elsewhere.
+          batch: samples whose statistics are taken together, by default 16 on a CPU and 64 elsewhere; nothing else
+            depends on it.
           dtype: what convolutions compute in; auto is float32 on a CPU and bfloat16 elsewhere.
+          at_a_time: samples that a device draws at a time, which decides how they are rounded; by default those of
+            draw.batch_of, so that the same sample is the same bits. To go on with samples that were drawn otherwise.
 
         Raises:
           InputError: there is no such BatchNorm mode, or the generator makes no slices.
@@ -140,7 +149,8 @@ class Model:
             raise InputError(f"batch_norm={batch_norm!r}: give one of {', '.join(BATCH_NORM)}")
         if batch_norm == "standing" and self.standing is None:
             self.compute_standing()
-        wanted = (seed, batch_norm, batch, dtype)
+        at_a_time = at_a_time or draw.batch_of(batch_norm, batch)
+        wanted = (seed, batch_norm, at_a_time, dtype)
         if self._sampler is None or self._sampler[0] != wanted:
             stats = {"standing": self.standing, "running": self.g_stats, "batch": None}[batch_norm]
             pair = dataclasses.replace(self.pair, dtype=resolve_dtype(dtype))
@@ -151,7 +161,7 @@ class Model:
                 self.calibration,
                 self.pixel_mm,
                 seed=seed,
-                batch=batch or draw.default_batch(),
+                batch=at_a_time,
             )
             self._sampler = wanted, sampler
         return self._sampler[1]

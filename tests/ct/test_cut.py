@@ -78,12 +78,22 @@ def test_a_compressed_volume_is_held_once_in_two_bytes(tmp_path, dtype):
     assert again < 10 * volume[..., 0].size * 4
 
 
-def test_nan_in_a_compressed_volume(tmp_path):
+@pytest.mark.parametrize("name", ["head.nii.gz", "head.nii"])
+def test_nan_outside_the_head_is_air(tmp_path, name):
     volume = np.zeros((96, 96, 40), np.float32)
+    volume[:, :20] = volume[30, :40] = np.nan
     volume[5, 5, 39] = np.nan
-    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.5, -0.5, 1, 1])), tmp_path / "head.nii.gz")
-    with pytest.raises(InputError, match=r"head\.nii\.gz: NaN or infinite values; export it again$"):
-        scans.nifti(tmp_path / "head.nii.gz", "a").slice(0)
+    volume[50, 50, 38] = np.nan
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.5, -0.5, 1, 1])), tmp_path / name)
+    scan = scans.nifti(tmp_path / name, ())
+    for i in (0, 39):
+        np.testing.assert_array_equal(scan.slice(i).T, np.where(np.isnan(volume[..., i]), -1024, volume[..., i]))
+    with pytest.raises(InputError, match=rf"{name}: NaN or infinite values inside slice 38; export it again$"):
+        scan.slice(38)
+    volume[7, 50, 1] = np.inf
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.5, -0.5, 1, 1])), tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: .*infinite values"):
+        scans.nifti(tmp_path / name, ()).slice(1)
 
 
 @pytest.mark.parametrize("name", ["head.nii", "head.npy"])
