@@ -131,8 +131,10 @@ def verify(folder: pathlib.Path, sources: dict[str, str]) -> None:
         )
     for path, word in directory.verify(folder):
         print(f"{path}: {word}")
-    provenance = about["provenance"] if isinstance(about["provenance"], dict) else {}
-    known = {source["network"]: source["sha256"] for source in provenance.get("sources", [])}
+    known = {}
+    match about["provenance"]:
+        case {"sources": [*converted]}:
+            known = {s.get("network"): s.get("sha256") for s in converted if isinstance(s, dict)}
     for net, path in sources.items():
         if net not in known:
             raise InputError(f"{folder}: its {net} was not converted from a file, so --{net} has nothing to check")

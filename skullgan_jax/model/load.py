@@ -118,6 +118,8 @@ def _without_paths(value: Any, name: str = "") -> Any:
     """A config to hand out: where somebody's data lie, and what folders and files are called, stays at home."""
     if isinstance(value, dict):
         return {k: _without_paths(v, k) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_paths(v, name) for v in value]
     if isinstance(value, str) and value not in ("", "phantom") and (name in _PATHS or "/" in value or "\\" in value):
         return "(left out)"
     return value
