@@ -15,6 +15,11 @@ data/skulls.pieces. A scan that cannot be used is told in one line, the others a
 exit 2 that nothing could be done.
 """
 
+from skullgan_jax.machine import signals
+
+if __name__ == "__main__":
+    signals.hold()  # what follows takes a while
+
 import math
 import os
 import pathlib
@@ -28,7 +33,7 @@ REGIONS = ("frontal", "side", "occipital")
 
 
 def _flags() -> Parser:
-    parser = Parser(__doc__, prog="python -m skullgan_jax.prepare")
+    parser = Parser(__doc__, prog="python -m skullgan_jax.prepare", any_name=("input",))
     parser.add_argument("--input", action="append", required=True, metavar="PATH", help="folder or file; may repeat")
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to make or add to, or gs://")
     parser.add_argument("--format", choices=["tfds", "npy"], default="tfds", help="of the output (default %(default)s)")

@@ -1,6 +1,7 @@
 """Cut 128 x 128 segments of the skull from a stack of planes, or from a part of it."""
 
 import collections
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -67,17 +68,34 @@ def cut(scan: Scan, limits: Limits, part: int = 0, parts: int = 1) -> Cut:
             if hu.max() > hu_max:
                 hu_max, at_max = float(hu.max()), 0
             at_max += int((hu == hu_max).sum())
-    windows, known = [np.zeros((0, SIZE, SIZE), np.int16)], []
+    if not _is_dry(thin, rings, limits):
+        for ring in rings:
+            if ring is not None and ring.empty:
+                ring.problem = ring.problem or "air inside (no head)"
+    windows, known, fates = [np.zeros((0, SIZE, SIZE), np.int16)], [], collections.Counter()
     for k in own:
         if rings[k] is not None and not rings[k].problem:
-            images, about = cut_slice(thin.slice(k), rings[k], normals(rings, thin, k), thin.pixel_mm, limits)
+            outwards = normals(rings, thin, k)
+            if outwards is None:
+                fates["no ring in the slices beside it"] += 1
+                continue
+            images, about = cut_slice(thin.slice(k), rings[k], outwards, thin.pixel_mm, limits)
             windows.append(images)
             known += [{"slice": chosen[k], **a} for a in about]
-    fates = collections.Counter(
-        UNREAD if k in unread else (rings[k].problem or "cut") if rings[k] else "no ring of bone" for k in own
-    )
+        fates[UNREAD if k in unread else (rings[k].problem or "cut") if rings[k] else "no ring of bone"] += 1
     unread = {chosen[k]: why for k, why in unread.items() if k in own}
     return Cut(np.concatenate(windows), known, fates, histogram, hu_max, at_max, unread)
+
+
+def _is_dry(scan: Scan, rings, limits: Limits) -> bool:
+    """Whether the skull has no brain in it, by three slices of the whole scan; `rings` are those that are known."""
+    n = len(scan.positions)
+    for k in (n // 4, n // 2, 3 * n // 4):
+        with contextlib.suppress(InputError):  # of a slice that cannot be read
+            ring = rings[k] or find_ring(scan.slice(k), scan.pixel_mm, limits.threshold)
+            if ring is not None and not ring.empty:
+                return False
+    return True
 
 
 def _is_near(heights: np.ndarray, k: int, own: range) -> bool:

@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import json
 import math
-import multiprocessing
 import os
 import pathlib
 import secrets
@@ -18,6 +17,7 @@ from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.ct import cut, find, pieces, publish, report, scans, subjects
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import extras, files, lock
+from skullgan_jax.machine.pool import new_processes
 
 _PART = 40  # slices that one process cuts at a time
 _RULES = 2  # by which scans are cut and named; it goes up with them, and what was cut by others is cut again
@@ -118,7 +118,7 @@ def _cut_all(work, limits, folder, hashed, jobs: int, complain) -> tuple[dict[st
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
-    with futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    with futures.ProcessPoolExecutor(jobs, new_processes()) as pool:
         try:
             seen, repeated = _look_at_all(pool, work, limits, hashed, complain)
             refused = _cut_rest(pool, seen, limits, folder, complain)

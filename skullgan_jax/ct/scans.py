@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from skullgan_jax.errors import InputError
 
-AIR = -1024  # HU; padding outside the field of view is stored as anything below
+AIR = -1024  # HU; padding outside the field of view is stored as anything below, or NaN
 _AT_ONCE = 16  # slices of a compressed volume; each is unpacked from where the last one ended
 _PIECE = 1 << 20  # bytes of one that are unpacked at a time
 FEWEST = 3  # slices; the lean of the surface needs neighbours
@@ -75,7 +75,7 @@ class Scan:
         return self.positions @ self.normal
 
     def slice(self, i: int) -> np.ndarray:
-        """Slice i, (rows, columns) float32 HU; padding and anything below air is -1024.
+        """Slice i, (rows, columns) float32 HU; padding, NaN and anything below air is -1024.
 
         Raises:
           InputError: it cannot be read.
