@@ -13,6 +13,11 @@ launch/ or Slurm started (JAX_NUM_PROCESSES, JAX_PROCESS_ID); none waits for ano
 use only.
 """
 
+from skullgan_jax.machine import signals
+
+if __name__ == "__main__":
+    signals.hold()  # what follows takes a while
+
 import os
 
 from skullgan_jax.command.flags import GOES_ON, Parser, refusing, typed
@@ -34,7 +39,9 @@ def _flags() -> Parser:
         default="standing",
         help="statistics: of these weights, of training, or of each --batch samples as published (default %(default)s)",
     )
-    parser.add_argument("--batch", type=int, help="samples per device at a time (default 16 on a CPU, else 64)")
+    parser.add_argument(
+        "--batch", type=int, help="samples of --batch_norm=batch (default 16 on a CPU, else 64); no other depends on it"
+    )
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="of convolutions")
     parser.add_argument("--where", metavar="TEXT", help="keep what fits, e.g. 'sdr<0.4 and thickness_mm>6'")
     parser.add_argument(
