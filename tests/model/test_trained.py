@@ -401,6 +401,9 @@ def test_paths_stay_at_home(small, finished, tmp_path):
     assert (left["pretrained"], left["checkpoint"], left["seed"]) == ("(left out)", "", 1)
     assert left["more"] == {"list_of": "(left out)"}
     assert load_module._without_paths({"path": "phantom"}) == {"path": "phantom"}
+    changes = [{"step": 3, "data.path": ["ward", "ward/7"], "recipe.lr": [1, 0.5]}]
+    without = [{"step": 3, "data.path": ["(left out)"] * 2, "recipe.lr": [1, 0.5]}]
+    assert load_module._without_paths(changes) == without
     dataclasses.replace(small, provenance={"workdir": "run", "config": CONFIG}).save(tmp_path / "model")
     found = load(tmp_path / "model")
     assert found.provenance == {"workdir": "run", "config": left}
@@ -432,7 +435,7 @@ def test_a_workdir_that_was_never_judged_gives_its_last(finished, tmp_path):
     for step in (3, 5):
         trees = {name: jax.tree.map(lambda x, s=step: x + s, getattr(expected, name)) for name in TREES}
         checkpoints = checkpoint.Checkpoints(tmp_path)
-        checkpoints.save(_State(np.int32(step), **trees), meta, swd=None)
+        checkpoints.save(jax.device_put(_State(np.int32(step), **trees)), meta, swd=None)
         checkpoints.wait()
         checkpoints.close()
     found = load(tmp_path)
