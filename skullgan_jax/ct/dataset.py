@@ -37,7 +37,7 @@ def prepare(*, inputs, output: str, format: str, limits, spacing, by_folder, sal
     extras.check("matplotlib", *(("tensorflow", "tensorflow_datasets") if format == "tfds" else ()))
     find.check(inputs)
     if format == "tfds" and not _is_utf8(output):
-        raise InputError(f"--output={output}: TensorFlow cannot write to a name that is no UTF-8; give another")
+        raise InputError(f"--output={output}: TensorFlow writes to UTF-8 names alone; give another, or --format=npy")
     lines = []
 
     def complain(line: str) -> None:

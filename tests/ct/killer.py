@@ -110,6 +110,7 @@ def main(folder: pathlib.Path, moments: int, seed: int):
             status, seconds = 0, time.monotonic() - start
             left = {p.name for p in folder.iterdir()} - {p.split("/")[0] for p in (*BYSTANDERS, *NOTES)}
             assert {n for n in left if not n.startswith("done")} == {"heads", "in", "salt", "skulls.pieces"}, left
+            assert not list((folder / "skulls.pieces").rglob(".*"))
         now = files(output)
         if now != before:
             check_whole(output, scans + 1)
