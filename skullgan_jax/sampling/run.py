@@ -21,7 +21,7 @@ from skullgan_jax.model.trained import Model
 from skullgan_jax.sampling import formats
 from skullgan_jax.sampling.job import Job, check_same, describe
 from skullgan_jax.sampling.shards import Drawing, Selecting
-from skullgan_jax.sampling.store import Store, attributes
+from skullgan_jax.sampling.store import Damaged, Store, attributes
 
 _TURNS = 3  # what was there, and at the end is not, is drawn again
 
@@ -54,8 +54,11 @@ def run(trained: Model, job: Job) -> None:
                 "yet: if those do not run any more, give the same command again, with any number of processes"
             )
             return
-        if _complete(job, store, about, work):
-            return
+        try:
+            if _complete(job, store, about, work):
+                return
+        except Damaged as error:
+            say(f"{error}: it is drawn again")
     raise InputError(
         f"{job.output}: samples were written and cannot be read back; see that the disk is sound, and give the same "
         "command again"

@@ -161,6 +161,27 @@ def test_a_damaged_shard_of_another_process_is_drawn_again(command, hu, tmp_path
     assert Store(tmp_path / "s.zarr").about["complete"]
 
 
+def test_damage_while_the_output_is_put_together(command, hu, tmp_path, monkeypatch):
+    """A shard that was found whole, and no longer is: it is drawn again; a disk that keeps nothing is given up."""
+    take, left = Store.take, [1]
+
+    def damaging(store, positions):
+        if left[0]:
+            left[0] -= 1
+            _change_one(pathlib.Path(store.path, "hu", "c", "0", "0", "0"))
+        return take(store, positions)
+
+    monkeypatch.setattr(Store, "take", damaging)
+    assert command(num=20, output=tmp_path / "s.npy")[0] == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[:20])
+    left[0] = 99
+    status, lines = command(num=40, output=tmp_path / "s.npy")
+    assert (status, lines[-1].partition("; ")[0]) == (
+        *(2, f"error: {tmp_path}/s.npy: samples were written and cannot be read back"),
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[:20])
+
+
 def test_a_smaller_job_beside_a_larger_one(command, hu, tmp_path, monkeypatch):
     """The store is complete when all are there for which there is room."""
     write, other = Store.write, []
