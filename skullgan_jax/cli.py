@@ -1,12 +1,8 @@
 """The console script: `skullgan train ...` for `python -m skullgan_jax.main ...`, and so on."""
 
-import difflib
-import importlib
-import pathlib
 import sys
 
-from skullgan_jax.command.flags import fail, typed
-from skullgan_jax.version import __version__
+from skullgan_jax.machine import signals
 
 USAGE = """usage: skullgan COMMAND [FLAGS]
 
@@ -14,20 +10,31 @@ USAGE = """usage: skullgan COMMAND [FLAGS]
   prepare   head CTs to a training set, e.g. skullgan prepare --input=hospital/ --output=data/skulls
   sample    slices in HU, e.g. skullgan sample --model=runs/demo --num=1000 --output=skulls.npy
   evaluate  judge samples, e.g. skullgan evaluate --real=data/skulls --fake=skulls.npy --output=report/
+  acoustics slices to sound, e.g. skullgan acoustics --input=skulls.npy --medium=kplan --output=medium.h5
   convert   PyTorch's .pth to a model and back, e.g. skullgan convert --generator=netG.pth --output=models/skullgan
 
 skullgan COMMAND --help says more, skullgan --version which one this is."""
-COMMANDS = ("train", "prepare", "sample", "evaluate", "convert")
+COMMANDS = ("train", "prepare", "sample", "evaluate", "acoustics", "convert")
 
 
 def main() -> None:
     """The command that was typed."""
+    signals.hold()  # what follows takes a while
+    from skullgan_jax.command.flags import typed
+
     command = "".join(sys.argv[1:2])
     typed(_dispatch, keep_memory=command in ("train", "sample", "convert"), on_cpu=command == "prepare")
 
 
 def _dispatch() -> None:
     """Call the command's module."""
+    import difflib
+    import importlib
+    import pathlib
+
+    from skullgan_jax.command.flags import fail
+    from skullgan_jax.version import __version__
+
     script, command, *rest = sys.argv if sys.argv[1:] else (*sys.argv, "--help")
     if command in ("--help", "-h"):
         print(USAGE)
@@ -44,9 +51,6 @@ def _dispatch() -> None:
         from skullgan_jax.main import run
 
         run([f"skullgan {command}", *rest])
-    elif command == "evaluate":
-        from skullgan_jax.evaluate.__main__ import run
-
-        run(rest)
     else:
-        importlib.import_module(f"skullgan_jax.{command}").run(rest)
+        inside = ".__main__" if command in ("evaluate", "acoustics") else ""
+        importlib.import_module(f"skullgan_jax.{command}{inside}").run(rest)

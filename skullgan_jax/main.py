@@ -15,13 +15,18 @@ would do, how much memory and time that takes, and ends.
 Several processes, on one host or many, train one pair with --distributed; launch/ has the scripts that start them.
 """
 
+from skullgan_jax.machine import signals
+
+if __name__ == "__main__":
+    signals.hold()  # what follows takes a while
+
 import contextlib
 import sys
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from skullgan_jax.command.flags import GOES_ON, fail, refusing, typed
+from skullgan_jax.command.flags import GOES_ON, fail, is_utf8, not_utf8, refusing, typed
 from skullgan_jax.train import config, fields
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
@@ -48,6 +53,9 @@ def _main(_) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """Flags of argv, or one line and exit 2."""
+    for word in argv[1:]:
+        if not is_utf8(word):
+            fail(not_utf8(word))
     try:
         rest = flags.FLAGS(config.found(argv))
         for flag in ("config", "workdir"):

@@ -6,13 +6,19 @@ A folder of DICOM series (nested, mixed), NIfTI files and .npy volumes in HU:
 
 writes a tensorflow-datasets directory, data/skulls, that training reads by --config.data.path=data/skulls, and in it
 report.html: look at it first. With --format=npy it holds train.npy and held_out.npy instead, each (N, 128, 128) int16
-HU. The output may be a bucket, gs://bucket/skulls. Subjects are split, never segments. What identifies a subject is
-stored as a hash, whose salt is made at the first use and lies beside the output: keep it, and keep it to yourself.
+HU. The output may be a bucket, gs://bucket/skulls. Subjects are split, never segments: PatientID tells them apart, and
+where there is none study, frame of reference and the folder right below --input. What identifies a subject is stored as
+a hash, whose salt is made at the first use and lies beside the output: keep it, and keep it to yourself.
 
 The same command with more scans adds them; interrupted, it goes on where it was: what is cut is kept in
 data/skulls.pieces. A scan that cannot be used is told in one line, the others are cut; exit 1 says that there was one,
 exit 2 that nothing could be done.
 """
+
+from skullgan_jax.machine import signals
+
+if __name__ == "__main__":
+    signals.hold()  # what follows takes a while
 
 import math
 import os
@@ -27,14 +33,16 @@ REGIONS = ("frontal", "side", "occipital")
 
 
 def _flags() -> Parser:
-    parser = Parser(__doc__, prog="python -m skullgan_jax.prepare")
+    parser = Parser(__doc__, prog="python -m skullgan_jax.prepare", any_name=("input",))
     parser.add_argument("--input", action="append", required=True, metavar="PATH", help="folder or file; may repeat")
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to make or add to, or gs://")
     parser.add_argument("--format", choices=["tfds", "npy"], default="tfds", help="of the output (default %(default)s)")
     parser.add_argument(
         "--spacing", metavar="Z,Y,X", help="mm from slice to slice, row to row, column to column of .npy"
     )
-    parser.add_argument("--subject_by", choices=["id", "folder"], default="id", help="what tells patients apart")
+    parser.add_argument(
+        "--subject_by", choices=["id", "folder"], default="id", help="PatientID, or the folder right below --input"
+    )
     parser.add_argument("--salt", metavar="FILE", help="default: <output>.salt")
     parser.add_argument("--pixel_mm", type=float, default=PIXEL_MM, help="of the segments (default %(default)s)")
     parser.add_argument("--angles", type=int, default=36, help="windows per slice (default %(default)s)")

@@ -13,6 +13,11 @@ launch/ or Slurm started (JAX_NUM_PROCESSES, JAX_PROCESS_ID); none waits for ano
 use only.
 """
 
+from skullgan_jax.machine import signals
+
+if __name__ == "__main__":
+    signals.hold()  # what follows takes a while
+
 import os
 
 from skullgan_jax.command.flags import GOES_ON, Parser, refusing, typed

@@ -4,37 +4,81 @@ import argparse
 import atexit
 import contextlib
 import os
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
-from skullgan_jax.command.progress import complain
+from skullgan_jax.command import output, progress
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import extras, memory
+from skullgan_jax.machine import devices, extras, memory, signals
 
 GOES_ON = "interrupted; give the same command again, and it goes on where it was"
+_interrupted = "interrupted"
 
 
 def typed(run: Callable[[], object], *, keep_memory: bool = False, on_cpu: bool = False) -> None:
     """Run a command as it was typed: the process is its own. A command's `run(argv)`, called from Python, changes none.
+
+    SIGINT and SIGTERM end it at any moment with one line, and 130 or 143, unless it takes them itself.
 
     Args:
       run: the command.
       keep_memory: start the process again first, see memory.keep_memory.
       on_cpu: leave accelerators, and their memory, to others.
     """
+    signals.hold()
+    output.let_go()
     if on_cpu:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        os.environ["JAX_PLATFORMS"] = "cpu"
     if keep_memory:
         memory.keep_memory()
+    signals.watch(_told)
     try:
+        _settle()
         run()
+        if error := output.lost():
+            fail(f"stdout: cannot be written ({error.strerror}); give it another place")
     except SystemExit as ended:
         if ended.code == 2:
             _say_no_more()
         raise
+    finally:
+        signals.over()
+
+
+def _told(number: int) -> str:
+    words = _interrupted if number == signal.SIGINT else _interrupted.replace("interrupted", "ended by SIGTERM", 1)
+    return "" if progress.silenced() else f"error: {words}"
+
+
+def _settle() -> None:
+    """Refuse, or mend, a place that the libraries underneath would stumble over, each in its own way."""
+    try:
+        here = os.getcwd()
+    except OSError as error:
+        fail(f"the folder of this process is not there any more ({error.strerror}); cd to one that is")
+    if not is_utf8(here):
+        fail(not_utf8(here))
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = "/nonexistent"  # what keeps something there can do without, but must have a name
+
+
+def is_utf8(name: str) -> bool:
+    """Whether libraries that know no locale, as those that write checkpoints and stores, find what the system has."""
+    try:
+        return name.encode() == os.fsencode(name)
+    except UnicodeEncodeError:  # bytes that are none, which Python escapes
+        return False
+
+
+def not_utf8(name: str) -> str:
+    """What is said of a name that is not."""
+    locale = sys.getfilesystemencoding()
+    hint = "rename it" if locale == "utf-8" else f"the locale is {locale}: set LC_ALL=C.UTF-8, or rename it"
+    return f"{ascii(os.fsencode(name))[2:-1]}: this name is not in UTF-8; {hint}"
 
 
 def _say_no_more() -> None:
@@ -47,13 +91,19 @@ def _say_no_more() -> None:
 
 def fail(error: Exception | str) -> NoReturn:
     """One line on stderr, exit 2."""
-    complain(error)
+    progress.complain(error)
     sys.exit(2)
 
 
 @contextlib.contextmanager
 def refusing(interrupted: str = "interrupted"):
-    """What a user can change, a package to install, and Ctrl-C, end the command with one line and exit 2."""
+    """What a user can change, a package to install or a device that is not there, ends the command: one line, exit 2.
+
+    Args:
+      interrupted: the line on Ctrl-C, exit 130, and with another word on SIGTERM, exit 143.
+    """
+    global _interrupted
+    before, _interrupted = _interrupted, interrupted
     try:
         yield
     except InputError as error:
@@ -62,8 +112,15 @@ def refusing(interrupted: str = "interrupted"):
         if (error.name or "").partition(".")[0] not in extras.LEFT_OUT:
             raise
         fail(extras.missing(error.name))
-    except KeyboardInterrupt:
-        fail(interrupted)
+    except (RuntimeError, AssertionError):
+        if line := devices.missing():
+            fail(line)
+        raise
+    except KeyboardInterrupt:  # where Python called the command, which a signal ends otherwise where it was typed
+        progress.complain(interrupted)
+        sys.exit(130)
+    finally:
+        _interrupted = before
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,9 +130,10 @@ class Parser(argparse.ArgumentParser):
       description: with examples.
       prog: what is typed, as the examples have it; as `skullgan COMMAND`, where that was typed, all of it says so.
       bare: the flags that words without one are likely to be meant for.
+      any_name: those whose values need not be UTF-8.
     """
 
-    def __init__(self, description: str, prog: str, *, bare: tuple[str, ...] = ()):
+    def __init__(self, description: str, prog: str, *, bare: tuple[str, ...] = (), any_name: tuple[str, ...] = ()):
         if sys.argv[0].startswith("skullgan "):  # see cli.py
             description, prog = description.replace(prog, sys.argv[0]), sys.argv[0]
         super().__init__(
@@ -84,7 +142,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self._bare = bare
+        self._bare, self._any_name = bare, any_name
 
     def parse_args(self, args=None, namespace=None):
         flags, rest = self.parse_known_args(args, namespace)
@@ -93,6 +151,10 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{' '.join(rest)}: name what they are, {meant}")
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
+        for flag, value in vars(flags).items():
+            for word in value if isinstance(value, list) else [value]:
+                if isinstance(word, str) and flag not in self._any_name and not is_utf8(word):
+                    fail(f"--{flag}={not_utf8(word)}")
         return flags
 
     def error(self, message: str) -> NoReturn:

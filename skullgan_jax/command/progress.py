@@ -18,16 +18,26 @@ def silence():
         _silent = before
 
 
+def silenced() -> bool:
+    """Whether another process tells."""
+    return _silent
+
+
 def say(line: str) -> None:
     """One line on stderr."""
-    if _silent:
-        return
-    print(_one_line(line), file=sys.stderr, flush=True)
+    if not _silent:
+        write(f"{_one_line(line)}\n")
 
 
 def complain(error: Exception | str) -> None:
     """The one line on stderr that a command fails with."""
-    print(f"error: {_one_line(error)}", file=sys.stderr, flush=True)
+    write(f"error: {_one_line(error)}\n")
+
+
+def write(text: str) -> None:
+    """To stderr, as it is; one that cannot be written is given up: it does not decide what a command does."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 def _one_line(text) -> str:
@@ -66,4 +76,4 @@ class Progress:
         rest = f"in {duration(seconds)}" if last else f"ETA {duration((self.total - done) / rate)}"
         line = f"{self.what} {done}/{self.total}, {rate:.1f} {self.unit}/s, {rest}"
         end = "\n" if last or not terminal else " \r"  # the space wipes what a longer line left
-        print(line, end=end, file=sys.stderr, flush=True)
+        write(line + end)

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import paths
 from skullgan_jax.slices.size import SIZE
 
 _WANTED = f"(N, {SIZE}, {SIZE}) in HU"
@@ -36,7 +37,7 @@ def open_slices(path) -> np.ndarray:
     """
     if "://" in str(path):
         raise InputError(f"{path} is not on this machine: copy it to a local disk and give that path")
-    path = Path(path).expanduser()
+    path = paths.at_home(path)
     try:
         _check_is_file(path)
         with path.open("rb") as file:
@@ -62,6 +63,8 @@ def _check_is_file(path: Path):
         raise InputError(f"{path} is a directory: give one .npy or .npz file" + _listing(" in it", inside))
     if path.exists():
         raise InputError(f"{path} is not a regular file: give a .npy or .npz file")
+    if path.is_symlink():
+        raise InputError(f"{path}: is a link to {path.readlink()}, which is not there: mount it or mend the link")
     if not path.parent.is_dir():
         raise InputError(f"{path}: no such file, nor is there a folder {path.parent}: check the path")
     inside = _slice_files(path.parent)

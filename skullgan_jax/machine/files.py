@@ -18,6 +18,7 @@ import socket
 import uuid
 from collections.abc import Collection, Iterator
 
+from skullgan_jax.machine import signals
 from skullgan_jax.machine.lock import flock
 
 _MARK = "skullgan_jax writes beside this"
@@ -35,12 +36,17 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
     Args:
       path: the final name.
       ours: of a folder that is there, the names (patterns of fnmatch) that the new one replaces, whether it has them
-        or not; entries of other names are carried over, unless the new one has the same.
+        or not; "a/b" is b in its folder a. Entries of other names are carried over, unless the new one has the same.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: it cannot be written; or is a folder that cannot be renamed, a mount point, or should not, as who started
+        this is in it.
     """
     final = pathlib.Path(os.path.realpath(path))
+    if final.is_dir() and pathlib.Path.cwd().is_relative_to(final):
+        raise OSError(errno.EBUSY, "it is, or holds, the folder that this runs in")
+    if os.path.ismount(final):
+        raise OSError(errno.EBUSY, "a disk is mounted there, so it takes a folder in it")
     if final.parent.is_file():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(final.parent))
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +62,23 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
         finally:
             remove(partial)
             remove(aside)
+
+
+@contextlib.contextmanager
+def beside(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A new name beside `path` for what is gone at the end of the block, and after a kill with the next writer's.
+
+    Raises:
+      OSError: nothing can be written there.
+    """
+    final = pathlib.Path(os.path.realpath(path))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    clean(final)
+    with _marked(final) as (partial, _):
+        try:
+            yield partial
+        finally:
+            remove(partial)
 
 
 def clean(final: str | os.PathLike) -> None:
@@ -92,15 +115,23 @@ def clean(final: str | os.PathLike) -> None:
 @contextlib.contextmanager
 def _marked(final: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
     mine = uuid.uuid4().hex[:16]  # two hosts can have one process id
-    mark = final.with_name(f".{final.name}.{mine}.mark")
-    with open(mark, "x", encoding="utf-8") as file:
+    mark, beside = final.with_name(f".{final.name}.{mine}.mark"), _names(final, mine)
+    with signals.before_leaving(lambda _: _abandon(mark, *beside)), open(mark, "x", encoding="utf-8") as file:
         try:
             flock(file)
             json.dump({"mark": _MARK, "host": socket.gethostname(), "process": os.getpid()}, file)
             file.flush()
-            yield _names(final, mine)
+            yield beside
         finally:
             mark.unlink(missing_ok=True)
+
+
+def _abandon(mark: pathlib.Path, *beside: pathlib.Path) -> None:
+    """Remove what is beside in the middle of its writing, unless its writer is quicker: then the mark stays, too."""
+    for path in beside:
+        remove(path)
+    if not any(path.exists() for path in beside):
+        mark.unlink(missing_ok=True)
 
 
 def _names(final: pathlib.Path, mine: str) -> tuple[pathlib.Path, pathlib.Path]:
@@ -118,12 +149,17 @@ def _is_of_here(text: str) -> bool:
 def _carry_over(there: pathlib.Path, new: pathlib.Path, ours: Collection[str]) -> None:
     """Have what is not ours in both folders, the same file where the filesystem knows links, else a copy."""
     for entry in there.iterdir():
-        if os.path.lexists(new / entry.name) or any(fnmatch.fnmatchcase(entry.name, each) for each in ours):
+        target, folder = new / entry.name, entry.is_dir() and not entry.is_symlink()
+        inside = [each.removeprefix(f"{entry.name}/") for each in ours if each.startswith(f"{entry.name}/")]
+        if folder and inside:
+            target.mkdir(exist_ok=True)
+            _carry_over(entry, target, inside)
+        elif os.path.lexists(target) or any(fnmatch.fnmatchcase(entry.name, each) for each in ours):
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link)
+        elif folder:
+            shutil.copytree(entry, target, symlinks=True, copy_function=_link)
         else:
-            _link(entry, new / entry.name)
+            _link(entry, target)
 
 
 def _link(source, target, **_):
@@ -135,11 +171,17 @@ def _link(source, target, **_):
 
 
 def _put(partial: pathlib.Path, final: pathlib.Path, aside: pathlib.Path) -> None:
-    if not (partial.is_dir() and final.is_dir()):
-        partial.replace(final)
-    elif not _exchange(partial, final):
-        final.rename(aside)
-        partial.rename(final)
+    with signals.undisturbed():  # what is aside is all there is of it, for a moment
+        if not (partial.is_dir() and final.is_dir()):
+            partial.replace(final)
+        elif not _exchange(partial, final):
+            try:
+                final.rename(aside)
+                partial.rename(final)
+            except BaseException:
+                if aside.exists() and not final.exists():
+                    aside.rename(final)
+                raise
 
 
 def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:

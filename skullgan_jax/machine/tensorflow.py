@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from skullgan_jax.machine.extras import need
+from skullgan_jax.machine.quiet import quiet
 
 
 def import_tensorflow():
@@ -31,19 +32,14 @@ def import_tensorflow():
 def _unheard() -> Iterator[None]:
     """While it is loaded: its C++ reads its level once, and until then says which instructions it found, whatever that.
 
-    Python's stderr is no way to stop that, so the process's is closed for these seconds.
+    That goes to the process's stderr, which is closed for these seconds.
     """
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = level or "2"
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
     try:
-        yield
+        with quiet():
+            yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
         if level is None:
             del os.environ["TF_CPP_MIN_LOG_LEVEL"]
 

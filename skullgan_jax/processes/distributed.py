@@ -7,6 +7,7 @@ nothing.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from jax.experimental import multihost_utils
 
 from skullgan_jax.command import progress
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import devices, signals
 from skullgan_jax.processes import watch
 from skullgan_jax.processes.jax_private import global_state
 
@@ -30,6 +32,7 @@ MEET_SECONDS = 50  # in which all processes must have met
 _HEARTBEAT_SECONDS = 55
 _HOURS = 24 * 3600
 T = TypeVar("T")
+_calls = itertools.count()  # of all processes together, in one order
 
 
 @contextlib.contextmanager
@@ -42,7 +45,11 @@ def job() -> Iterator[None]:
       InputError: the environment names no job.
     """
     _meet()
-    with contextlib.nullcontext() if is_first() else progress.silence(), watch.abort_explained():
+    with (
+        contextlib.nullcontext() if is_first() else progress.silence(),
+        watch.abort_explained(),
+        signals.before_leaving(watch.tell_signal),
+    ):
         beating = watch.Watch()
         beating.start()
         try:
@@ -52,8 +59,10 @@ def job() -> Iterator[None]:
         except InputError as error:
             watch.leave(error, 2)
         except KeyboardInterrupt:
-            watch.leave("interrupted", 2)
+            watch.leave("interrupted", 130)
         except BaseException as error:
+            if isinstance(error, (RuntimeError, AssertionError)) and (line := devices.missing()):
+                watch.leave(line, 2)
             # A collective operation fails in many ways when a process is lost: time for the watch to tell it, and end.
             if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)):
                 time.sleep(watch.LOST_SECONDS + 10)
@@ -89,7 +98,7 @@ def agree(prepare: Callable[[], T], same: Callable[[T], dict] = lambda _: {}) ->
         described = same(result)
     except InputError as error:
         refused = str(error)
-    gathered = _gather({"host": socket.gethostname(), "refused": refused, "same": described})
+    gathered = gather({"host": socket.gethostname(), "refused": refused, "same": described})
     line = _disagreement(gathered)
     if line is None:
         return result
@@ -102,15 +111,26 @@ def from_first(name: str, value: T) -> T:
     """The JSON value that the first process gives; the others wait for it."""
     if global_state.client is None:
         return value
+    key = f"first/{next(_calls)}/{name}"  # each is written once, and one job may train twice
     if is_first():
-        global_state.client.key_value_set(f"first/{name}", json.dumps(value))
-    return json.loads(global_state.client.blocking_key_value_get(f"first/{name}", 1000 * _HOURS))
+        global_state.client.key_value_set(key, json.dumps(value))
+    return json.loads(global_state.client.blocking_key_value_get(key, 1000 * _HOURS))
+
+
+def gather(value) -> list:
+    """The JSON value of every process, in their order."""
+    if global_state.client is None:
+        return [value]
+    client, name = global_state.client, f"gather/{next(_calls)}"
+    client.key_value_set(f"{name}/{global_state.process_id:06d}", json.dumps(value))
+    client.wait_at_barrier(name, 1000 * _HOURS)
+    return [json.loads(text) for _, text in sorted(client.key_value_dir_get(f"{name}/"))]
 
 
 class Stop:
     """Turns SIGTERM and SIGINT of any process into a wish that all see before the same step.
 
-    A second SIGINT interrupts at once.
+    A second SIGINT interrupts at once. At the end both are whose they were, of a job SIGTERM too.
 
     Args:
       event: has `is_set()`; another way to wish it, of a single process.
@@ -121,14 +141,17 @@ class Stop:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            # Of a job, JAX's preemption service has SIGTERM.
-            numbers = (signal.SIGINT,) if global_state.client else (signal.SIGINT, signal.SIGTERM)
-            self._old = {number: signal.signal(number, self._note) for number in numbers}
+            self._old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            # Of a job, JAX's preemption service has SIGTERM, which Python does not know of.
+            for number in (signal.SIGINT,) if global_state.client else self._old:
+                signal.signal(number, self._note)
         return self
 
     def _note(self, number, _):
         if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            signal.signal(number, self._old[number])
+            signal.raise_signal(number)
+            return
         self.asked = signal.Signals(number).name
         if global_state.client:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -212,19 +235,6 @@ def _answers(host: str, port: int) -> bool:
         return True
     except OSError:
         return False
-
-
-_gathered = 0
-
-
-def _gather(value) -> list:
-    """The JSON value of every process, in their order."""
-    global _gathered
-    _gathered += 1
-    client, name = global_state.client, f"gather/{_gathered}"
-    client.key_value_set(f"{name}/{global_state.process_id:06d}", json.dumps(value))
-    client.wait_at_barrier(name, 1000 * _HOURS)
-    return [json.loads(text) for _, text in sorted(client.key_value_dir_get(f"{name}/"))]
 
 
 def _disagreement(gathered: list[dict]) -> str | None:

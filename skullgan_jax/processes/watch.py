@@ -92,33 +92,67 @@ class Watch(threading.Thread):
 def leave(error: Exception | str, code: int) -> None:
     """End this process at once, and the others with it, without their consent that JAX waits for at a regular end."""
     line = str(error)
+    _tell_others(line, code)
+    progress.complain(line)
+    sys.stdout.flush()
+    _outlive_them()
+    os._exit(code)
+
+
+def tell_signal(code: int) -> None:
+    """What a signal does before it ends this process: end the others."""
+    _tell_others("interrupted" if code == 128 + signal.SIGINT else "ended by SIGTERM", code)
+    _outlive_them()
+
+
+def _tell_others(line: str, code: int) -> None:
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         global_state.client.key_value_set(
             f"failed/{global_state.process_id}", json.dumps([global_state.process_id, code, line])
         )
-    progress.complain(line)
-    sys.stdout.flush()
+
+
+def _outlive_them() -> None:
     if global_state.process_id == 0:
         time.sleep(2 * _BEAT_SECONDS)  # the store goes with this process; the others read why
-    os._exit(code)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _aborted(_):
+def _aborted(number):
+    if _coordinator_answers():  # it is not that, and whoever aborted said why, or was told to
+        _set_handler(number, None)
+        signal.raise_signal(number)
     progress.complain("process 0 is lost, so all of the job ends; the same command goes on from the last checkpoint")
     os._exit(1)
+
+
+def _coordinator_answers() -> bool:
+    if global_state.process_id == 0:
+        return True
+    host, _, port = (global_state.coordinator_address or "").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def _set_handler(number: int, handler):
+    """Set a handler of C and return the one before, as addresses; None is the system's own."""
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.restype, set_handler.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+    return set_handler(number, handler)
 
 
 @contextlib.contextmanager
 def abort_explained():
     """JAX aborts a process as soon as its coordinator is gone, from a thread of its own; have the last word.
 
-    A handler of Python's own would only be noted down for after the abort, which does not return.
+    A handler of Python's own would only be noted down for after the abort, which does not return. An abort for another
+    reason remains one.
     """
-    set_handler = ctypes.CDLL(None).signal
-    set_handler.restype, set_handler.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
-    before = set_handler(signal.SIGABRT, ctypes.cast(_aborted, ctypes.c_void_p))
+    before = _set_handler(signal.SIGABRT, ctypes.cast(_aborted, ctypes.c_void_p))
     try:
         yield
     finally:
-        set_handler(signal.SIGABRT, before)
+        _set_handler(signal.SIGABRT, before)

@@ -30,8 +30,9 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
     """
     workdir = pathlib.Path(workdir)
     plan = distributed.agree(lambda: setup.prepare(config), same=setup.identity)
+    distributed.agree(lambda: resume.check(plan, workdir))
     with _owned(workdir), _programs_kept(workdir), checkpoint.quiet_libraries():
-        checkpoints = checkpoint.Checkpoints(workdir)
+        checkpoints = checkpoint.Checkpoints(workdir, known=resume.known(workdir))
         try:
             ended = _train(_Run(plan, workdir, checkpoints, profile), distributed.Stop(stop))
             checkpoints.close()
@@ -56,11 +57,11 @@ def _train(run: "_Run", stop: distributed.Stop) -> bool:
             run.evaluate(step)
             # 2. Checkpoint.
             run.checkpoint(step)
-            if step == run.total:
-                break
-            if stop.before(step):
+            if stop.before(step):  # of the end, too: what is then to do takes its time
                 run.leave(step, stop.asked)
                 return False
+            if step == run.total:
+                break
             # 3. Next batch.
             batch = run.next_batch()
             # 4. Step.

@@ -6,14 +6,13 @@ All of it happens in one background thread, which waits for the device in place 
 import json
 import pathlib
 import queue
-import sys
 import threading
 import time
 
 import jax
 import numpy as np
 
-from skullgan_jax.command.progress import duration
+from skullgan_jax.command import progress
 from skullgan_jax.machine import files
 
 LINE_SECONDS = 5.0  # at most one progress line in this time
@@ -122,7 +121,7 @@ class Monitor:
         self._write(record)
         if now - self._last_line > LINE_SECONDS or step == self.total:
             self._last_line = now
-            print(self._line(record), file=sys.stderr, flush=True)
+            progress.write(f"{self._line(record)}\n")
 
     def _write(self, record) -> None:
         with open(self._jsonl, "a") as f:
@@ -137,7 +136,7 @@ class Monitor:
         return (
             f"epoch {r['epoch'] + 1}/{self.total // self.per_epoch}  step {r['step']}/{self.total}  "
             f"loss D {r['loss_d']:.3f} G {r['loss_g']:.3f}  D(x) {r['d_real']:.2f}  D(G(z)) {r['d_fake']:.2f}  "
-            f"lr D {r['lr_d']:.1e} G {r['lr_g']:.1e}  {r['images_per_s']:.1f} images/s  ETA {duration(eta)}"
+            f"lr D {r['lr_d']:.1e} G {r['lr_g']:.1e}  {r['images_per_s']:.1f} images/s  ETA {progress.duration(eta)}"
         )
 
     def _judged(self, step, swd) -> None:

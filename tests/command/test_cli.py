@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from skullgan_jax import cli
+from skullgan_jax.command import flags
+from skullgan_jax.machine import signals
 from skullgan_jax.version import __version__
 
 
@@ -16,7 +18,8 @@ def typed(monkeypatch, capsys):
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", list(words))
-        monkeypatch.setattr(cli, "typed", lambda run, **_: run())
+        monkeypatch.setattr(flags, "typed", lambda run, **_: run())
+        monkeypatch.setattr(signals, "hold", lambda: None)
         status = 0
         try:
             cli.main()
@@ -49,7 +52,7 @@ def test_no_such_command(typed, word, said):
     assert typed("skullgan", word) == (2, "", f"error: {said}\n")
 
 
-@pytest.mark.parametrize("command", ["prepare", "sample", "evaluate", "convert"])
+@pytest.mark.parametrize("command", ["prepare", "sample", "evaluate", "acoustics", "convert"])
 @pytest.mark.parametrize("script", ["/usr/bin/skullgan", "/lib/skullgan_jax/__main__.py"])
 def test_commands_are_called_as_they_were_typed(typed, command, script):
     name = f"skullgan {command}" if script.endswith("skullgan") else f"python -m skullgan_jax.{command}"

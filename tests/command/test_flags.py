@@ -9,7 +9,8 @@ import warnings
 import pytest
 
 from skullgan_jax import cli, convert, sample
-from skullgan_jax.machine import memory
+from skullgan_jax.command import output
+from skullgan_jax.machine import memory, signals
 
 
 @pytest.fixture
@@ -21,6 +22,9 @@ def done(monkeypatch):
     monkeypatch.setattr(os, "execv", lambda *_: done.append("started again"))
     monkeypatch.setattr(atexit, "register", lambda _: done.append("stderr closed"))
     monkeypatch.setattr(warnings, "simplefilter", lambda _: done.append("no warnings"))
+    for name in ("hold", "watch", "over"):
+        monkeypatch.setattr(signals, name, lambda *_, name=name: done.append(f"signals: {name}"))
+    monkeypatch.setattr(output, "let_go", lambda: None)
     for module, name in ((sys, "unraisablehook"), (threading, "excepthook")):
         monkeypatch.setattr(module, name, getattr(module, name))
     yield done
@@ -44,11 +48,15 @@ def test_a_typed_command_owns_its_process(name, again, done, monkeypatch, capsys
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert (ended.value.code, capsys.readouterr().err.count("error: ")) == (2, 1)
-    assert done == again * ["started again"] + ["no warnings", "stderr closed"]
+    began = ["signals: hold", "signals: hold", *again * ["started again"], "signals: watch"]
+    assert done == [*began, "no warnings", "stderr closed", "signals: over"]
     assert ("hugetlb" in os.environ.get("GLIBC_TUNABLES", "")) == again
 
 
 def test_what_ends_well_says_what_it_likes(done, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["skullgan", "--help"])
     cli.main()
-    assert (done, capsys.readouterr().err) == ([], "")
+    assert (done, capsys.readouterr().err) == (
+        ["signals: hold", "signals: hold", "signals: watch", "signals: over"],
+        "",
+    )

@@ -32,12 +32,13 @@ def start_job(start):
     """A function of a workdir, flags and devices of a process: two processes of one job."""
     running = []
 
-    def go(workdir, *flags, num_devices=1, second=()):
+    def go(workdir, *flags, num_devices=1, second=(), code=None):
         address = f"127.0.0.1:{free_port()}"
         for process in (0, 1):
             place = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(process)}
             extra = second if process else ()
-            running.append(start(workdir, "--distributed", *flags, *extra, env=place | devices(num_devices)))
+            env = place | devices(num_devices)
+            running.append(start(workdir, "--distributed", *flags, *extra, env=env, code=code))
         return running[-2:]
 
     yield go
@@ -234,7 +235,14 @@ class Store:
         self.values = {}
 
     def key_value_set(self, key, value, allow_overwrite=False):
+        assert allow_overwrite or key not in self.values, f"ALREADY_EXISTS: {key}"
         self.values[key] = value
+
+    def blocking_key_value_get(self, key, _):
+        return self.values[key]
+
+    def wait_at_barrier(self, *_):
+        pass
 
     def key_value_dir_get(self, prefix):
         return [(k, v) for k, v in self.values.items() if k.startswith(prefix)]
@@ -274,3 +282,30 @@ def test_why_another_process_failed_is_told(left, capfd):
     beating._beat()
     assert codes == [2]
     assert capfd.readouterr().err == "error: process 1: x.npy: no such file\n"
+
+
+def test_one_job_may_ask_the_first_process_again(monkeypatch):
+    """As a second run in one job does."""
+    monkeypatch.setattr(distributed.global_state, "client", Store())
+    assert [distributed.from_first("lock", value) for value in ("one", None, [3])] == ["one", None, [3]]
+    assert distributed.gather(5) == [5]
+    assert distributed.agree(lambda: 7, same=lambda value: {"seven": value}) == 7
+
+
+@pytest.mark.all
+def test_one_job_trains_twice(start_job, tmp_path, records):
+    """A run and, in the same processes, one more epoch of it: both start where the first process says."""
+    code = """
+from skullgan_jax.train import loop
+train = loop.train
+def twice(config, workdir, **flags):
+    train(config, workdir, **flags)
+    with config.unlocked():
+        config.epochs = 4
+    train(config, workdir, **flags)
+loop.train = twice
+"""
+    job = start_job(tmp_path / "run", *STEADY, "--config.shard_state=True", code=code)
+    said = [ended(process, 0) for process in job]
+    assert f"resuming {tmp_path}/run at step 12" in said[0]
+    assert [r["step"] for r in records(tmp_path / "run") if "loss_d" in r] == [*range(1, 17)]

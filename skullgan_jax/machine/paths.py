@@ -1,0 +1,18 @@
+"""Paths as users write them."""
+
+import pathlib
+
+from skullgan_jax.errors import InputError
+
+
+def at_home(path) -> pathlib.Path:
+    """A path whose ~ or ~user is the folder that it stands for.
+
+    Raises:
+      InputError: there is no such user, or nothing is known of their folder.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        name = pathlib.Path(path).parts[0]
+        raise InputError(f"{path}: nobody knows where {name} is; write the folder out") from None
