@@ -101,7 +101,7 @@ def test_killed_between_the_names(command, tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(machine_files, "_put", killed)
-            assert command(num=20, output=tmp_path / "s.npy")[0] == 2
+            assert command(num=20, output=tmp_path / "s.npy")[0] == 130
         assert len([p for p in tmp_path.iterdir() if p.is_file()]) == last
         assert command(num=20, output=tmp_path / "s.npy")[0] == 0
         assert files(tmp_path, but="whole/") == files(tmp_path / "whole")
@@ -309,7 +309,7 @@ def test_interrupted_it_goes_on(command, tmp_path, monkeypatch, name):
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", interrupted)
         status, lines = command(num=64, output=tmp_path / "one" / name)
-    assert status == 2
+    assert status == 130
     assert lines[-1] == "error: interrupted; give the same command again, and it goes on where it was"
     assert command(num=64, output=tmp_path / "one" / name)[1][0].endswith(": 2 of 4 shards are there already")
     command(num=64, output=tmp_path / "whole" / name)
