@@ -121,7 +121,8 @@ class Checkpoints:
             if jax.process_index() == 0:
                 # Renamed first: who reads it finds it whole or not at all.
                 gone = self.folder / f"{step}.removed"
-                (self.folder / str(step)).rename(gone)
+                with contextlib.suppress(FileNotFoundError):  # somebody was quicker
+                    (self.folder / str(step)).rename(gone)
                 files.remove(gone)
 
     def _failed(self, error) -> InputError:
