@@ -90,7 +90,9 @@ class Scan:
         nothing = np.isnan(hu)
         labels, _ = ndimage.label(np.pad(nothing, 1, constant_values=True))
         if np.isinf(hu).any() or (nothing & (labels != labels[0, 0])[1:-1, 1:-1]).any():
-            raise InputError(f"{self.name}: NaN or infinite values inside the slice at {self.heights[i]:.1f} mm; export it again")
+            raise InputError(
+                f"{self.name}: NaN or infinite values inside the slice at {self.heights[i]:.1f} mm; export it again"
+            )
         return np.where(nothing, np.float32(AIR), hu)
 
 

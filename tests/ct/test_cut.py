@@ -88,7 +88,9 @@ def test_nan_outside_the_head_is_air(tmp_path, name):
     scan = scans.nifti(tmp_path / name, ())
     for i in (0, 39):
         np.testing.assert_array_equal(scan.slice(i).T, np.where(np.isnan(volume[..., i]), -1024, volume[..., i]))
-    with pytest.raises(InputError, match=rf"{name}: NaN or infinite values inside the slice at 38\.0 mm; export it again$"):
+    with pytest.raises(
+        InputError, match=rf"{name}: NaN or infinite values inside the slice at 38\.0 mm; export it again$"
+    ):
         scan.slice(38)
     volume[7, 50, 1] = np.inf
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.5, -0.5, 1, 1])), tmp_path / name)
