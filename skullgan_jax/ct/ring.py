@@ -66,8 +66,7 @@ class _Outline:
     Attributes:
       members: labels of the components.
       centre: (2,) x, y.
-      planes: (N, 3) of the hull: a point is inside where planes[:, :2] @ point + planes[:, 2] <= 0.
-      corners: (N, 2) x, y, of which the hull is that.
+      hull: (N, 3): a point is inside where hull[:, :2] @ point + hull[:, 2] <= 0.
       radius: (360,) to the outermost bone at evenly spaced angles; a bridge where there is none.
       bone: (360,) bool, where there is.
       solid: which part of what it encloses is not air.
@@ -75,8 +74,7 @@ class _Outline:
 
     members: tuple[int, ...]
     centre: np.ndarray
-    planes: np.ndarray
-    corners: np.ndarray
+    hull: np.ndarray
     radius: np.ndarray
     bone: np.ndarray
     solid: float = 1.0
@@ -98,9 +96,16 @@ class _Outline:
         """The more, the more there is of a head in it: of air there is little."""
         return self.bone.mean() * self.area * self.solid**4
 
-    def holds(self, points: np.ndarray) -> np.ndarray:
-        """Which of some points, (N, 2) x, y, are in the hull."""
-        return (points @ self.planes[:, :2].T + self.planes[:, 2] <= 1e-6).all(1)
+    def seen(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of (N, 2) x, y: at which of the angles each lies, (N,), and how far out, 1 at the outline."""
+        away = points - self.centre
+        angle = np.rint(np.arctan2(away[:, 1], away[:, 0]) * (_ANGLES / (2 * np.pi))).astype(int) % _ANGLES
+        return angle, np.hypot(*away.T) / self.radius[angle]
+
+    def points(self, part=1.0) -> np.ndarray:
+        """(360, 2) x, y of the outline, or of one that is a part as far out."""
+        angle = np.arange(_ANGLES) * (2 * np.pi / _ANGLES)
+        return self.centre + part * self.radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
 def _fill(mask: np.ndarray) -> np.ndarray:
@@ -142,8 +147,10 @@ def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | 
     if area < 1000:
         return None
     inside = np.repeat(np.repeat(closed, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
-    no_speck = np.bincount(labels.ravel(), minlength=count + 1) * pixel_mm.prod() > _SPECK_MM2
-    ring = chosen | (bone & inside & no_speck[labels])
+    within = bone & inside
+    no_speck = np.bincount(labels[within], minlength=count + 1) * pixel_mm.prod() > _SPECK_MM2
+    within[within] = no_speck[labels[within]]
+    ring = chosen | within
     depth = ndimage.distance_transform_edt(np.pad(closed, 1))[1:-1, 1:-1] * coarse_mm
     depth = np.repeat(np.repeat(depth, k, 0), k, 1)[: hu.shape[0], : hu.shape[1]]
     deep = depth > _DEEP_MM[0]
@@ -160,8 +167,8 @@ def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | 
     base = np.bincount(np.rint(angle * RAYS / (2 * np.pi)).astype(int) % RAYS, minlength=RAYS) > 0
     radius, is_bone = _radius(hu, inside, ring, centre, pixel_mm, threshold)
     cut_off = _cut_off(hu, centre, radius, is_bone, pixel_mm)
-    within = hu[inside & ~skull][::7]
-    empty = bool(len(within) and np.median(within) < _EMPTY_HU)
+    cavity = hu[inside & ~skull][::7]
+    empty = bool(len(cavity) and np.median(cavity) < _EMPTY_HU)
     problem = ""
     if not outline.is_ring:
         problem = (
@@ -173,7 +180,7 @@ def find_ring(hu: np.ndarray, pixel_mm: np.ndarray, threshold: float) -> Ring | 
         problem = "skull base or vertex (too much bone)"
     elif (ring & deep).sum() > 0.02 * max(deep.sum(), 1):
         problem = "skull base or face (bone inside)"
-    return Ring(centre, radius, skull, base, is_bone, cut_off, _wrapped(hu, ring, skull), empty, problem)
+    return Ring(centre, radius, skull, base, is_bone, cut_off, _wrapped(hu, skull), empty, problem)
 
 
 def _choose(labels, count, hu, pixel_mm) -> _Outline | None:
@@ -199,7 +206,8 @@ def _choose(labels, count, hu, pixel_mm) -> _Outline | None:
 def _gather(outline, pixels, hu, pixel_mm) -> _Outline:
     """A ring in pieces, from one of them: with what lies in its openings, a flap or the other half of it."""
     while True:
-        others = [i for i in pixels if i not in outline.members and _lies_in_opening(outline, pixels[i])]
+        others = [i for i in pixels if i not in outline.members] if not outline.bone.all() else []
+        others = [i for i in others if _lies_in_opening(outline, pixels[i])]
         grown = [_outline((*outline.members, i), pixels, hu, pixel_mm) for i in others]
         # A head holder takes in air.
         grown = [o for o in grown if o.worth > outline.worth and o.solid > 0.95 * outline.solid]
@@ -238,26 +246,27 @@ def _outline(members, pixels, hu, pixel_mm) -> _Outline:
     bone = radius > np.median(radius[radius > 0]) / 2
     turn = np.arange(_ANGLES)
     radius = np.interp(turn, turn[bone], radius[bone], period=_ANGLES)
-    outline = _Outline(members, centre, hull.equations, ends, radius, bone)
+    outline = _Outline(members, centre, hull.equations, radius, bone)
     outline.solid = _solid(outline, hu, pixel_mm)
     return outline
 
 
 def _solid(outline, hu, pixel_mm, without=None) -> float:
     """Which part of an outline is not air; `without` another one in it."""
-    low, high = outline.corners.min(0), outline.corners.max(0)
-    points = np.stack(np.meshgrid(*(np.arange(a, b, 3.0) for a, b in zip(low, high, strict=True))), -1).reshape(-1, 2)
-    points = points[outline.holds(points)]
+    points = np.concatenate([outline.points(part)[::8] for part in np.sqrt((np.arange(12) + 0.5) / 12)])
+    weight = np.tile(outline.radius[::8] ** 2, 12)
+    # Over an opening an outline bulges: not farther than from lip to lip.
+    weight = weight * (points @ outline.hull[:, :2].T + outline.hull[:, 2] <= 1e-6).all(1)
     if without is not None:
-        points = points[~without.holds(points)]
+        weight = weight * (without.seen(points)[1] > 1)
     x, y = np.rint(points / pixel_mm[::-1]).astype(int).T
     y, x = np.clip(y, 0, hu.shape[0] - 1), np.clip(x, 0, hu.shape[1] - 1)
-    return float((hu[y, x] > _EMPTY_HU).mean()) if len(points) else 1.0
+    return float(weight[hu[y, x] > _EMPTY_HU].sum() / max(weight.sum(), 1e-9))
 
 
 def _is_around(outer: _Outline, inner: _Outline, hu, pixel_mm) -> bool:
     """Whether one goes round the other, and is not a skull around a piece of its base."""
-    if not 1000 < inner.area < outer.area or outer.holds(inner.corners).mean() < 0.5:
+    if not 1000 < inner.area < outer.area or (outer.seen(inner.points())[1] <= 1).mean() < 0.5:
         return False
     between = _solid(outer, hu, pixel_mm, without=inner)
     return between < (0.9 if inner.is_vault else 0.75)  # not the marrow between two tables, nor a brain
@@ -265,10 +274,8 @@ def _is_around(outer: _Outline, inner: _Outline, hu, pixel_mm) -> bool:
 
 def _lies_in_opening(outline: _Outline, points: np.ndarray) -> bool:
     """Whether a component, (N, 2) mm, lies where an outline is open and, if it is a ring, as far out as that is."""
-    away = points - outline.centre
-    angle = np.rint(np.arctan2(away[:, 1], away[:, 0]) * (_ANGLES / (2 * np.pi))).astype(int) % _ANGLES
-    part = np.median(np.hypot(*away.T) / outline.radius[angle])
-    return (~outline.bone[angle]).mean() > 0.5 and (0.7 < part < 1.25 or not outline.is_ring)
+    angle, part = outline.seen(points)
+    return (~outline.bone[angle]).mean() > 0.5 and (0.7 < np.median(part) < 1.25 or not outline.is_ring)
 
 
 def _bridge(outline: _Outline, pixel_mm, shape) -> tuple[np.ndarray, np.ndarray]:
@@ -282,20 +289,19 @@ def _bridge(outline: _Outline, pixel_mm, shape) -> tuple[np.ndarray, np.ndarray]
     return tuple(np.clip(np.floor(v).astype(int), 0, n - 1) for v, n in ((y, shape[0]), (x, shape[1])))
 
 
-def _wrapped(hu, ring, skull) -> np.ndarray:
+def _wrapped(hu, skull) -> np.ndarray:
     """(rows, columns) bool: steps beside bone that no kernel leaves, and dark pixels in it with steps all around."""
     out = np.zeros(hu.shape, bool)
-    for axis, ends in ((0, (np.s_[:-1], np.s_[1:])), (1, (np.s_[:, :-1], np.s_[:, 1:]))):
-        step = np.abs(np.diff(hu, axis=axis)) > _WRAPPED_HU
-        for end in ends:
-            out[end] |= step
-    if out.any():
-        out &= ndimage.binary_dilation(ring, np.ones((3, 3)))
-    middle = hu[1:-1, 1:-1]
-    y, x = np.nonzero(skull[1:-1, 1:-1] & (middle < _DARK_HU) & (middle > -900))  # or it is air
-    around = np.stack([hu[y + 1 + dy, x + 1 + dx] for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))])
-    out[y + 1, x + 1] |= (around - hu[y + 1, x + 1] > _STEEP_HU).sum(0) >= 3
+    y, x = (v + 1 for v in np.nonzero(skull[1:-1, 1:-1]))
+    own = hu[y, x]
+    step = np.stack([hu[y - 1, x], hu[y + 1, x], hu[y, x - 1], hu[y, x + 1]]) - own
+    dark = (own < _DARK_HU) & (own > -900)  # or it is air
+    out[y, x] = (np.abs(step) > _WRAPPED_HU).any(0) | (dark & ((step > _STEEP_HU).sum(0) >= 3))
     return out
+
+
+def _like_padding(hu: np.ndarray) -> np.ndarray:
+    return (hu < -500) | (hu == 0)
 
 
 def _cut_off(hu, centre, radius, bone, pixel_mm) -> np.ndarray:
@@ -312,17 +318,16 @@ def _cut_off(hu, centre, radius, bone, pixel_mm) -> np.ndarray:
     at = pixels(radius)
     ends = ((at < 2) | (at > size - 3)).any(0)
     # Padding is flat, as no tissue is, and reaches the border; pixels are known to be flat by the eight around.
-    across, down = hu[:, 1:] == hu[:, :-1], hu[1:] == hu[:-1]
-    flat = across[1:] & across[:-1] & down[:, 1:] & down[:, :-1]
-    flat = flat[1:, 1:] & flat[:-1, 1:] & flat[1:, :-1] & flat[:-1, :-1]
-    middle = hu[1:-1, 1:-1]
-    flat &= (middle < -500) | (middle == 0)
-    beside = hu[*np.clip(pixels(radius + 2.5), 0, size - 1)]
-    if (beside[bone] < -500).mean() > 0.95:  # bone that lies in air ends there, no field of view does
-        flat &= (middle <= AIR) | (middle > -900)
     around = np.stack([d for d in np.mgrid[-3:4, -3:4].reshape(2, -1).T if d @ d <= 9], 1)
     y, x = np.clip(at[:, :, None] - 1 + around[:, None], 0, size[:, None] - 3)
-    if flat[y, x].any():
+    middle = hu[1:-1, 1:-1]
+    if _like_padding(middle[y, x]).any():
+        across, down = hu[:, 1:] == hu[:, :-1], hu[1:] == hu[:-1]
+        flat = across[1:] & across[:-1] & down[:, 1:] & down[:, :-1]
+        flat = flat[1:, 1:] & flat[:-1, 1:] & flat[1:, :-1] & flat[:-1, :-1] & _like_padding(middle)
+        beside = hu[*np.clip(pixels(radius + 2.5), 0, size - 1)]
+        if (beside[bone] < -500).mean() > 0.95:  # bone that lies in air ends there, no field of view does
+            flat &= (middle <= AIR) | (middle > -900)
         labels, _ = ndimage.label(flat)
         border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
         ends |= np.isin(labels[y, x], border[border > 0]).any(1)

@@ -12,7 +12,7 @@ from skullgan_jax.slices.size import PIXEL_MM, SIZE
 APEX_ROW = 10
 _BESIDE_MM = 2.0  # from the threshold outwards, over which a column has come down to what lies beside the bone
 _AIR_HU, _AIR_PIXELS = -200.0, 3  # marrow, noise and all, is above; fewer pixels that touch are noise
-_UNDER_HU, _UNDER_MM = -300.0, 2.5  # beside a brain is no air
+_UNDER_HU, _UNDER_MM = -300.0, 2.0  # beside a brain is no air
 _SQUARE = np.ones((3, 3))
 # What is known of a segment beside what samples have, too (slices/radiology.py).
 DEFINITIONS = {
@@ -89,45 +89,43 @@ def _sample(hu, ring: Ring, at, pixel_mm, limits: Limits):
     blur = np.sqrt(np.maximum((limits.pixel_mm / pixel_mm) ** 2 - 1, 0)) / 2.355
     if blur.max() > 0.2:  # the source is finer
         hu = ndimage.gaussian_filter(hu, blur)
-    touching = ndimage.binary_dilation(ring.skull)
     nearest = np.rint(at).astype(np.intp)
     within = ((nearest >= 0) & (nearest < np.reshape(hu.shape, (2, 1, 1, 1)))).all(0)
     nearest = np.where(within, nearest, 0)
     # Most of a window is far from the skull: nothing is interpolated there.
     reach = int(np.ceil((_UNDER_MM + limits.pixel_mm) / pixel_mm.min()))
     near = within & (ndimage.maximum_filter(ring.skull.view(np.uint8), 2 * reach + 1) > 0)[*nearest]
+    touches = within & ndimage.binary_dilation(ring.skull)[*nearest]
     values = np.zeros(near.shape, np.float32)
     values[near] = ndimage.map_coordinates(hu, at[:, near], order=1, cval=AIR)
-    mask = (values > limits.threshold) & within & touching[*nearest]
-    mask[near] |= ndimage.map_coordinates(ring.skull.astype(np.float32), at[:, near], order=1) > 0.5
+    mask = (values > limits.threshold) & touches
+    mask[touches] |= ndimage.map_coordinates(ring.skull.astype(np.float32), at[:, touches], order=1) > 0.5
     return values, _largest(mask), within & ring.wrapped[*nearest] if ring.wrapped.any() else None
 
 
 def _flaws(values, mask, wrapped, empty: bool, limits: Limits) -> list[str]:
     """What is in the bone, or under it, of each of N windows that does not belong there, or ""."""
-    # From the outermost to the innermost bone of a column, whatever is between.
-    span = np.logical_or.accumulate(mask, 1) & np.logical_or.accumulate(mask[:, ::-1], 1)[:, ::-1]
-    air, under = span & (values < _AIR_HU), np.zeros(len(mask), bool)
-    if not empty:
-        steps = round(_UNDER_MM / limits.pixel_mm)
-        last = SIZE - 1 - np.argmax(mask[:, ::-1], 1)[:, None]
-        below = np.take_along_axis(values, np.minimum(last + 1 + np.arange(steps)[:, None], SIZE - 1), 1)
-        under = ((below < _UNDER_HU).any(1) & mask.any(1)).sum(1) >= _AIR_PIXELS
-    flaws = []
+    flaws, dark = [""] * len(mask), (values < _AIR_HU).any((1, 2))
     for i in range(len(mask)):
-        if wrapped is not None and (wrapped[i] & ndimage.binary_dilation(span[i])).any():
-            flaws.append("metal (HU wrapped round)")
-        elif air[i].any() and _touching(air[i] & ndimage.binary_erosion(span[i], _SQUARE, border_value=1)):
-            flaws.append("air in the bone (or wrapped metal)")
-        else:
-            flaws.append("air under the bone" if under[i] else "")
+        if not (dark[i] or (wrapped is not None and wrapped[i].any())):
+            continue
+        # From the outermost to the innermost bone of a column, whatever is between.
+        span = np.logical_or.accumulate(mask[i], 0) & np.logical_or.accumulate(mask[i, ::-1], 0)[::-1]
+        air = (values[i] < _AIR_HU) & ndimage.binary_erosion(span, _SQUARE, border_value=1)
+        if wrapped is not None and (wrapped[i] & ndimage.binary_dilation(span)).any():
+            flaws[i] = "metal (HU wrapped round)"
+        elif air.any() and np.bincount(ndimage.label(air, _SQUARE)[0].ravel())[1:].max() >= _AIR_PIXELS:
+            flaws[i] = "air in the bone (or wrapped metal)"
+        elif not empty and _is_air_under(values[i], mask[i], round(_UNDER_MM / limits.pixel_mm)):
+            flaws[i] = "air under the bone"
     return flaws
 
 
-def _touching(air: np.ndarray) -> bool:
-    """Whether there are pixels of air that touch, and enough of them that it is no noise."""
-    labels, count = ndimage.label(air, _SQUARE)
-    return count > 0 and np.bincount(labels.ravel())[1:].max() >= _AIR_PIXELS
+def _is_air_under(values, mask, steps: int) -> bool:
+    """Whether enough columns of a window have air within some rows under their bone."""
+    last = SIZE - 1 - np.argmax(mask[::-1], 0)
+    below = np.take_along_axis(values, np.minimum(last + 1 + np.arange(steps)[:, None], SIZE - 1), 0)
+    return ((below < _UNDER_HU).any(0) & mask.any(0)).sum() >= _AIR_PIXELS
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
