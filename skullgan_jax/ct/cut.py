@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from skullgan_jax.ct.ring import NEAR_MM, find_ring, normals
+from skullgan_jax.ct.ring import BESIDE, NEAR_MM, find_ring, normals
 from skullgan_jax.ct.scans import AIR, Scan
 from skullgan_jax.ct.window import Limits, cut_slice
 from skullgan_jax.errors import InputError
@@ -104,6 +104,6 @@ def _is_dry(scan: Scan, rings, limits: Limits) -> bool:
 
 def _is_near(heights: np.ndarray, k: int, own: range) -> bool:
     """Whether slice k is one of `own`, beside them, or so near that their surface is followed there."""
-    if own[0] - 1 <= k <= own[-1] + 1:
+    if own[0] - BESIDE <= k <= own[-1] + BESIDE:
         return True
     return min(abs(heights[k] - heights[own[0]]), abs(heights[k] - heights[own[-1]])) <= NEAR_MM

@@ -11,7 +11,8 @@ from scipy import ndimage, spatial
 from skullgan_jax.ct.scans import AIR, Scan
 
 RAYS = 720
-NEAR_MM = 4.0  # how far up and down a slice's surface is followed
+NEAR_MM = 4.0  # how far up and down a slice's surface is followed,
+BESIDE = 2  # or how many slices
 _CLOSE_MM = 5.0  # thin sites and sutures that are open
 _COARSE_MM = 1.0  # the grid on which rings are closed
 _DEEP_MM = 22.0, 35.0  # bone this deep is skull base or face; what is deeper may be calcified plexus or pineal gland
@@ -363,12 +364,12 @@ def _radius(hu, inside, ring, centre, pixel_mm, threshold) -> tuple[np.ndarray, 
 def normals(rings, scan: Scan, i: int) -> np.ndarray | None:
     """(720, 3) unit normals of the outer surface at slice i, outwards, in the axes x, y and up of the planes.
 
-    From the contours of slices with a good ring, those within NEAR_MM or else the nearest one above and below. Of the
-    others, as at the vertex, only where theirs goes on from the good ones'. None where no good one is beside it.
+    From the contours of slices with a good ring, those within NEAR_MM or else the nearest of the two above and below.
+    Of the others, as at the vertex, only where theirs goes on from the good ones'. None where there is no good one.
     """
     rise = scan.heights - scan.heights[i]
     beside = [k for k, ring in enumerate(rings) if ring is not None and k != i]
-    beside = sorted((k for k in beside if abs(k - i) == 1 or abs(rise[k]) <= NEAR_MM), key=lambda k: abs(rise[k]))
+    beside = sorted((k for k in beside if abs(k - i) <= BESIDE or abs(rise[k]) <= NEAR_MM), key=lambda k: abs(rise[k]))
     good = [k for k in beside if not rings[k].problem]
     own = rings[i].points()
     along = ndimage.gaussian_filter1d(own, 4, axis=0, mode="wrap")

@@ -168,6 +168,9 @@ def test_slices_above_open_ones():
 
 
 def test_a_slice_alone_has_no_normals():
-    volume = head(5)
-    volume[[1, 3]] = 0
-    assert found_in(volume)[0].fates == {"no ring of bone": 2, "no ring in the slices beside it": 3}
+    volume = head(6)
+    volume[[1, 2, 4]] = 0
+    found, reasons, thickness = found_in(volume)
+    assert found.fates == {"no ring of bone": 3, "no ring in the slices beside it": 1, "cut": 2}
+    assert reasons == {"": 2 * ANGLES}
+    np.testing.assert_allclose(thickness, heads.SHELL_MM, atol=0.1)
