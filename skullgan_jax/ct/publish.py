@@ -40,6 +40,8 @@ def summary(output: str) -> dict | None:
             with gfile.GFile(f"{output}/summary.json") as file:
                 return _checked(json.loads(file.read()))
         folder = pathlib.Path(output)
+        with contextlib.suppress(OSError):
+            files.clean(folder)  # an earlier run may have been killed between two renames
         if not folder.exists():
             return None
         return _checked(json.loads((folder / "summary.json").read_text(encoding="utf-8")))

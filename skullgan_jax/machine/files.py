@@ -61,8 +61,7 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
                 _carry_over(old, final, ours)  # what came into it since
             flush(final.parent, inside=False)
         finally:
-            remove(partial)
-            remove(aside)
+            _tidy(final, partial, aside)
 
 
 @contextlib.contextmanager
@@ -104,10 +103,7 @@ def clean(final: str | os.PathLike) -> None:
             said = file.read()
             if _is_of_here(said):
                 partial, aside = _names(final, mark.name[len(final.name) + 2 : -len(".mark")])
-                if aside.exists() and not final.exists():
-                    aside.rename(final)
-                remove(partial)
-                remove(aside)
+                _tidy(final, partial, aside)
             elif said:
                 continue
             mark.unlink(missing_ok=True)  # an empty one: killed before it had anything beside it
@@ -137,6 +133,14 @@ def _abandon(mark: pathlib.Path, *beside: pathlib.Path) -> None:
 
 def _names(final: pathlib.Path, mine: str) -> tuple[pathlib.Path, pathlib.Path]:
     return final.with_name(f".{final.name}.{mine}.partial"), final.with_name(f".{final.name}.{mine}.old")
+
+
+def _tidy(final: pathlib.Path, partial: pathlib.Path, aside: pathlib.Path) -> None:
+    """Undo the first of two renames that has no second, and remove what is left beside."""
+    if aside.exists() and not final.exists():
+        aside.rename(final)
+    remove(partial)
+    remove(aside)
 
 
 def _is_of_here(text: str) -> bool:

@@ -62,6 +62,24 @@ def test_what_failed_leaves_what_was_there(exchange, tmp_path, monkeypatch):
     assert _names(tmp_path) == {"m"}
 
 
+def test_what_fails_between_two_renames_is_undone(tmp_path, monkeypatch):
+    """Where the filesystem cannot exchange folders."""
+    _folder(tmp_path / "m", a="1", notes="mine")
+    rename = pathlib.Path.rename
+
+    def fail(self, to):
+        if self.name.endswith("partial"):
+            raise OSError("no room")
+        return rename(self, to)
+
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(pathlib.Path, "rename", fail)
+    with pytest.raises(OSError, match="no room"), files.whole(tmp_path / "m", ours=["a"]) as partial:
+        _folder(partial, a="2")
+    assert _texts(tmp_path / "m") == {"a": "1", "notes": "mine"}
+    assert _names(tmp_path) == {"m"}
+
+
 def test_a_link_leads_to_what_is_replaced(tmp_path):
     _folder(tmp_path / "store", a="1")
     (tmp_path / "m").symlink_to("store")
