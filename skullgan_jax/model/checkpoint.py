@@ -302,7 +302,7 @@ def _whole(tree):
     """The same with all of each array on this process, which collects those that are divided over several."""
 
     def of(array):
-        if array.is_fully_addressable or array.is_fully_replicated:
+        if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
             return array
         everywhere = jax.sharding.NamedSharding(array.sharding.mesh, jax.sharding.PartitionSpec())
         return np.asarray(jax.jit(lambda x: x, out_shardings=everywhere)(array))
