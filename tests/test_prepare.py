@@ -217,7 +217,7 @@ def test_interrupted_it_goes_on_and_ends_the_same(tmp_path, capfd, prepared_head
     with monkeypatch.context() as patch:
         patch.setattr(pieces, "write", interrupted)
         status, lines = command(capfd, *flags)
-    assert status == 2
+    assert status == 130
     assert lines[-1] == "error: interrupted; give the same command again, and it goes on where it was"
     assert not (tmp_path / "again").exists()
     status, lines = command(capfd, *flags)

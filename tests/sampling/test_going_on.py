@@ -182,7 +182,7 @@ def test_interrupted_it_goes_on(command, tmp_path, monkeypatch, name):
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", interrupted)
         status, lines = command(num=64, output=tmp_path / "one" / name)
-    assert status == 2
+    assert status == 130
     assert lines[-1] == "error: interrupted; give the same command again, and it goes on where it was"
     assert command(num=64, output=tmp_path / "one" / name)[1][0].endswith(": 2 of 4 shards are there already")
     command(num=64, output=tmp_path / "whole" / name)
