@@ -37,6 +37,7 @@ FIELDS = {
     **{f"recipe.{f.name}": (f.default, f.metadata["meaning"]) for f in dataclasses.fields(Recipe)},
     "pretrained": ("", "a model or a workdir to take the first weights of"),
     "checkpoint": ("", "a workdir to go on from in this one, optimizer and all"),
+    "skip_damaged": (False, "where the latest checkpoint is damaged, go on from the one before"),
     "shard_state": (False, "weights and optimizer divided over the devices, not a copy on each"),
     "log_every": (10, "steps from record to record"),
     "sample_every": (5, "epochs from picture to picture, of the same latents"),
@@ -63,5 +64,5 @@ def get_config(size: str = "published") -> ConfigDict:
         config.recipe.gate_epoch = 1
         config.judge_slices = 64
     elif size != "published":
-        raise ValueError(f"configs/skull.py:{size}: there is only configs/skull.py and configs/skull.py:demo")
+        raise ValueError("there is only configs/skull.py and configs/skull.py:demo")
     return config

@@ -4,6 +4,7 @@ import skullgan_jax
 model = skullgan_jax.load("models/skullgan")  # a model directory, a training workdir or netG_SkullGAN.pth
 hu = model.sample(16, seed=0)  # (16, 128, 128) int16
 dense = model.samples(16, seed=0, where="sdr > 0.6")  # .hu, .index and .measures
+medium = skullgan_jax.acoustics.medium(hu, "kplan")  # density, speed of sound and attenuation
 """
 
 import importlib
@@ -13,12 +14,22 @@ from skullgan_jax.version import __version__
 
 TYPE_CHECKING = False  # as typing has it, which takes time to import before anything else can happen
 if TYPE_CHECKING:
+    from skullgan_jax import acoustics
     from skullgan_jax.model.load import load
     from skullgan_jax.model.trained import Model
     from skullgan_jax.nets.networks import Discriminator, Generator
     from skullgan_jax.slices.calibration import Calibration
 
-__all__ = ["Calibration", "Discriminator", "Generator", "InputError", "Model", "__version__", "load"]
+__all__ = [
+    "Calibration",
+    "Discriminator",
+    "Generator",
+    "InputError",
+    "Model",
+    "__version__",
+    "acoustics",
+    "load",
+]
 
 # Imported when they are asked for: JAX takes a second, and neither --help nor a worker of `prepare` needs it.
 _HOMES = {
@@ -31,6 +42,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "acoustics":
+        return importlib.import_module("skullgan_jax.acoustics")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value = getattr(importlib.import_module(_HOMES[name]), name)

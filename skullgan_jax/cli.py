@@ -10,10 +10,11 @@ USAGE = """usage: skullgan COMMAND [FLAGS]
   prepare   head CTs to a training set, e.g. skullgan prepare --input=hospital/ --output=data/skulls
   sample    slices in HU, e.g. skullgan sample --model=runs/demo --num=1000 --output=skulls.npy
   evaluate  judge samples, e.g. skullgan evaluate --real=data/skulls --fake=skulls.npy --output=report/
+  acoustics slices to sound, e.g. skullgan acoustics --input=skulls.npy --medium=kplan --output=medium.h5
   convert   PyTorch's .pth to a model and back, e.g. skullgan convert --generator=netG.pth --output=models/skullgan
 
 skullgan COMMAND --help says more, skullgan --version which one this is."""
-COMMANDS = ("train", "prepare", "sample", "evaluate", "convert")
+COMMANDS = ("train", "prepare", "sample", "evaluate", "acoustics", "convert")
 
 
 def main() -> None:
@@ -50,9 +51,6 @@ def _dispatch() -> None:
         from skullgan_jax.main import run
 
         run([f"skullgan {command}", *rest])
-    elif command == "evaluate":
-        from skullgan_jax.evaluate.__main__ import run
-
-        run(rest)
     else:
-        importlib.import_module(f"skullgan_jax.{command}").run(rest)
+        inside = ".__main__" if command in ("evaluate", "acoustics") else ""
+        importlib.import_module(f"skullgan_jax.{command}{inside}").run(rest)

@@ -22,7 +22,7 @@ import pathlib
 from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import files
+from skullgan_jax.machine import files, lock
 from skullgan_jax.slices.size import PIXEL_MM
 
 
@@ -55,39 +55,56 @@ def run(argv: list[str] | None = None) -> None:
 
 
 def _run(flags) -> None:
-    from skullgan_jax.model import pytorch_pair  # not for --help
-    from skullgan_jax.model.load import load
-
     sources = {net: getattr(flags, net) for net in ("generator", "discriminator") if getattr(flags, net)}
     if flags.verify:
         return verify(pathlib.Path(flags.verify), sources)
     if not flags.output:
         raise InputError("--output is missing; see --help")
     output = pathlib.Path(flags.output)
-    if output.exists():
-        raise InputError(f"--output={output}: is there already; give another folder or remove it")
-    if not flags.pixel_mm > 0:
+    if not 0 < flags.pixel_mm < 100:
         raise InputError(f"--pixel_mm={flags.pixel_mm}: give the size of a pixel in mm")
     if flags.model and flags.to and not sources:
-        trained = load(flags.model)
-        written = _writing(output, lambda: pytorch_pair.write(trained, output, flags.to))
-        say(f"wrote {', '.join(map(str, written))}")
+        convert = _to_pytorch
     elif flags.generator and not flags.model and not flags.to:
-        converted = pytorch_pair.read(
-            generator=flags.generator,
-            discriminator=flags.discriminator,
-            calibration=_calibration(flags),
-            pixel_mm=flags.pixel_mm,
-            verbose=flags.verbose,
-        )
-        if flags.standing:
-            converted.compute_standing(verbose=True)
-        _writing(output, lambda: converted.save(output))
-        later = "" if flags.standing else "; the first sampling computes its standing statistics (--standing: now)"
-        sizes = " ".join(f"{k}={getattr(converted.pair, k)}" for k in ("nc", "nz", "ngf"))
-        say(f"wrote {output}, {sizes}, {'with' if flags.discriminator else 'without'} a discriminator{later}")
+        convert = _from_pytorch
     else:
         raise InputError("give --generator and --output, or --model, --to and --output, or --verify; see --help")
+    _refuse_what_is_there(output)  # before a lock is written beside it
+    with lock.only_writer(output):
+        _refuse_what_is_there(output)
+        convert(flags, output)
+
+
+def _refuse_what_is_there(output: pathlib.Path) -> None:
+    if output.exists():
+        raise InputError(f"--output={output}: is there already; give another folder or remove it")
+
+
+def _to_pytorch(flags, output: pathlib.Path) -> None:
+    from skullgan_jax.model import pytorch_pair  # not for --help
+    from skullgan_jax.model.load import load
+
+    trained = load(flags.model)
+    written = _writing(output, lambda: pytorch_pair.write(trained, output, flags.to))
+    say(f"wrote {', '.join(map(str, written))}")
+
+
+def _from_pytorch(flags, output: pathlib.Path) -> None:
+    from skullgan_jax.model import pytorch_pair
+
+    converted = pytorch_pair.read(
+        generator=flags.generator,
+        discriminator=flags.discriminator,
+        calibration=_calibration(flags),
+        pixel_mm=flags.pixel_mm,
+        verbose=flags.verbose,
+    )
+    if flags.standing:
+        converted.compute_standing(verbose=True)
+    _writing(output, lambda: converted.save(output))
+    later = "" if flags.standing else "; the first sampling computes its standing statistics (--standing: now)"
+    sizes = " ".join(f"{k}={getattr(converted.pair, k)}" for k in ("nc", "nz", "ngf"))
+    say(f"wrote {output}, {sizes}, {'with' if flags.discriminator else 'without'} a discriminator{later}")
 
 
 def verify(folder: pathlib.Path, sources: dict[str, str]) -> None:
@@ -100,27 +117,34 @@ def verify(folder: pathlib.Path, sources: dict[str, str]) -> None:
     Raises:
       InputError: a file is missing, or another than model.json says.
     """
-    from skullgan_jax.model import pytorch_names
+    from skullgan_jax.model import directory
     from skullgan_jax.model.load import load
 
     if not (folder / "model.json").is_file():
         raise InputError(f"{folder}: no model here (model.json is missing); give a model directory")
-    load(folder)  # says what is wrong with one
-    about = json.loads((folder / "model.json").read_text())
-    known = {source["network"]: source["sha256"] for source in about["provenance"].get("sources", [])}
-    names = [f"{net}.safetensors" for net in pytorch_names.NETS if f"{net}.safetensors" in about["files"]]
-    checks = [(folder / name, about["files"][name], "the model's file was changed") for name in names]
+    model = load(folder)  # hashes its files, and says what is wrong with one
+    about = json.loads((folder / "model.json").read_bytes())
+    if about.get("sha256", model.sha256) != model.sha256:
+        raise InputError(
+            f"{folder}/model.json: was changed: its generator and calibration have sha256 {model.sha256}, it says "
+            f"{about['sha256']}; copy, convert or export it again"
+        )
+    for path, word in directory.verify(folder):
+        print(f"{path}: {word}")
+    known = {}
+    match about["provenance"]:
+        case {"sources": [*converted]}:
+            known = {s.get("network"): s.get("sha256") for s in converted if isinstance(s, dict)}
     for net, path in sources.items():
         if net not in known:
             raise InputError(f"{folder}: its {net} was not converted from a file, so --{net} has nothing to check")
-        checks.append((pathlib.Path(path), known[net], f"the model's {net} came from another file"))
-    for path, hashed, what in checks:
         try:
             found = files.sha256(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        if found != hashed:
-            raise InputError(f"{path}: {what}: sha256 {found}, model.json says {hashed}; convert it again")
+        if found != known[net]:
+            what = f"the model's {net} came from another file"
+            raise InputError(f"{path}: {what}: sha256 {found}, model.json says {known[net]}; convert it again")
         print(f"{path}: ok, sha256 {found}")
 
 
@@ -141,7 +165,8 @@ def _writing(output: pathlib.Path, write_it):
     try:
         return write_it()
     except OSError as error:
-        raise InputError(f"--output={output}: cannot be written ({error.strerror or error}); free some space") from None
+        reason = error.strerror or error
+        raise InputError(f"--output={output}: cannot be written ({reason}); free some space, or give another") from None
 
 
 if __name__ == "__main__":

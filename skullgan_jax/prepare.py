@@ -6,8 +6,9 @@ A folder of DICOM series (nested, mixed), NIfTI files and .npy volumes in HU:
 
 writes a tensorflow-datasets directory, data/skulls, that training reads by --config.data.path=data/skulls, and in it
 report.html: look at it first. With --format=npy it holds train.npy and held_out.npy instead, each (N, 128, 128) int16
-HU. The output may be a bucket, gs://bucket/skulls. Subjects are split, never segments. What identifies a subject is
-stored as a hash, whose salt is made at the first use and lies beside the output: keep it, and keep it to yourself.
+HU. The output may be a bucket, gs://bucket/skulls. Subjects are split, never segments: PatientID tells them apart, and
+where there is none study, frame of reference and the folder right below --input. What identifies a subject is stored as
+a hash, whose salt is made at the first use and lies beside the output: keep it, and keep it to yourself.
 
 The same command with more scans adds them; interrupted, it goes on where it was: what is cut is kept in
 data/skulls.pieces. A scan that cannot be used is told in one line, the others are cut; exit 1 says that there was one,
@@ -39,7 +40,9 @@ def _flags() -> Parser:
     parser.add_argument(
         "--spacing", metavar="Z,Y,X", help="mm from slice to slice, row to row, column to column of .npy"
     )
-    parser.add_argument("--subject_by", choices=["id", "folder"], default="id", help="what tells patients apart")
+    parser.add_argument(
+        "--subject_by", choices=["id", "folder"], default="id", help="PatientID, or the folder right below --input"
+    )
     parser.add_argument("--salt", metavar="FILE", help="default: <output>.salt")
     parser.add_argument("--pixel_mm", type=float, default=PIXEL_MM, help="of the segments (default %(default)s)")
     parser.add_argument("--angles", type=int, default=36, help="windows per slice (default %(default)s)")

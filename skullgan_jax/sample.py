@@ -9,8 +9,8 @@ and interruptions. The same command again goes on where it was; with a greater -
 what they are (.json, or the attributes of a .zarr), SDR, thickness and intensity (.csv, or arrays) and a picture.
 
 Several processes, on one host or many, share a job by --processes=P and --process=0 to P-1, by default those that
-launch/ or Slurm started (JAX_NUM_PROCESSES, JAX_PROCESS_ID); none waits for another. Synthetic slices are for research
-use only.
+launch/ or Slurm started (JAX_NUM_PROCESSES, JAX_PROCESS_ID); none waits for another to draw. Synthetic slices are for
+research use only.
 """
 
 from skullgan_jax.machine import signals
@@ -39,7 +39,9 @@ def _flags() -> Parser:
         default="standing",
         help="statistics: of these weights, of training, or of each --batch samples as published (default %(default)s)",
     )
-    parser.add_argument("--batch", type=int, help="samples per device at a time (default 16 on a CPU, else 64)")
+    parser.add_argument(
+        "--batch", type=int, help="samples of --batch_norm=batch (default 16 on a CPU, else 64); no other depends on it"
+    )
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="of convolutions")
     parser.add_argument("--where", metavar="TEXT", help="keep what fits, e.g. 'sdr<0.4 and thickness_mm>6'")
     parser.add_argument(

@@ -38,7 +38,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         objects = self.server.objects
         if not name:
             items = [{"name": n, "size": str(len(v)), "generation": str(self.server.generations[n])}
-                     for n, v in sorted(objects.items()) if n.startswith(query.get("prefix", ""))]  # fmt: skip
+                     for n, v in sorted(objects.items()) if n.startswith(query.get("prefix", ""))
+                     and query.get("startOffset", "") <= n < query.get("endOffset", "\U0010ffff")]  # fmt: skip
             self._answer(200, json.dumps({"items": items}).encode(), Content_Type="application/json")
         elif name not in objects:
             self._answer(404)

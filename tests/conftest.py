@@ -175,6 +175,15 @@ def old(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def old_skulls(tmp_path_factory):
+    """A folder with a data set that prepare wrote before folders told whose a scan is, and its salt."""
+    folder = tmp_path_factory.mktemp("before")
+    with tarfile.open(ROOT / "tests" / "data" / "before_subjects.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "old"
+
+
+@pytest.fixture(scope="session")
 def small_model(compiled, tmp_path_factory):
     """The folder of a small model, with weights from a formula: its samples differ, and are far from skulls."""
     from skullgan_jax.model import trained

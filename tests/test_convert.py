@@ -2,18 +2,23 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
+from concurrent import futures
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
+from flax import traverse_util
 
 import skullgan_jax
 from skullgan_jax import convert
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import lock
 from skullgan_jax.model import draw, pytorch_file, pytorch_names, pytorch_pair
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import Pair
@@ -199,6 +204,24 @@ def test_a_background_that_tells_nothing_is_no_guess(bright, path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_other_commands_are_sent_to_this_one(bright, tmp_path):
+    """Those have no flag for the scale."""
+    with pytest.raises(InputError) as caught:
+        load(bright[-0.5])
+    assert str(caught.value).startswith(f"{bright[-0.5]}: the HU scale cannot be told from the background (")
+    how = f"; say it in: skullgan convert --generator={bright[-0.5]} --output=DIR --hu_scale=signed (or unit)"
+    assert str(caught.value).endswith(how)
+
+
+def test_three_channels_are_no_slices(monkeypatch, capsys, tmp_path):
+    shapes = pytorch_names.shapes("generator", Pair(nc=3, nz=4, ngf=16))
+    pytorch_file.write(tmp_path / "rgb.pth", support.weights(shapes))
+    status, said = command(monkeypatch, capsys, generator=tmp_path / "rgb.pth", output=tmp_path / "m", hu_scale="unit")
+    expected = f"error: {tmp_path}/rgb.pth: makes 3 channels, a slice in HU has one; give a generator of nc=1\n"
+    assert (status, said) == (2, expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["rgb.pth"]
+
+
 def test_a_scale_of_ones_own(monkeypatch, capsys, tmp_path):
     flags = {"generator": BOTH["generator"], "output": tmp_path / "m", "hu_min": -1000, "hu_max": 2000, "pixel_mm": 0.5}
     assert command(monkeypatch, capsys, **flags)[0] == 0
@@ -222,11 +245,35 @@ def test_standing_statistics_on_request(bright, monkeypatch, capsys, tmp_path):
     assert load(tmp_path / "m").standing is not None
 
 
+def hashed(folder):
+    return json.loads((folder / "model.json").read_text())["files"]["generator.safetensors"]
+
+
 def test_verify(monkeypatch, capsys, tmp_path):
     folder = tmp_path / "m"
     command(monkeypatch, capsys, **BOTH, output=folder, hu_scale="signed")
     status, said = command(monkeypatch, capsys, verify=folder, **BOTH)
     assert (status, said.count(": ok, sha256 ")) == (0, 4)
+    found = load(folder)
+    found.standing = found.g_stats
+    found.save(folder)
+    status, said = command(monkeypatch, capsys, verify=folder)
+    standing = folder / "standing.safetensors"
+    assert (status, said.splitlines()[-1].startswith(f"{standing}: ok, sha256 of its values ")) == (0, True)
+    whole = standing.read_bytes()
+    standing.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    status, said = command(monkeypatch, capsys, verify=folder)
+    assert (status, f"{standing}: was changed: its values have sha256 " in said, said.count("\n")) == (2, True, 1)
+    for known, word in (({}, "of other weights"), ({"generator": hashed(folder)}, "written without a hash")):
+        safetensors.numpy.save_file(traverse_util.flatten_dict(found.g_stats, sep="."), standing, known)
+        status, said = command(monkeypatch, capsys, verify=folder)
+        assert (status, said.splitlines()[-1].startswith(f"{standing}: {word}")) == (0, True)
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(about | {"calibration": {"hu_min": 0, "hu_max": 2735}}))
+    standing.unlink()
+    status, said = command(monkeypatch, capsys, verify=folder)
+    assert (status, said.startswith(f"error: {folder}/model.json: was changed: its generator and calib")) == (2, True)
+    (folder / "model.json").write_text(json.dumps(about))
     status, said = command(monkeypatch, capsys, verify=folder, generator=FOLDER / "netG_half.pth")
     assert (status, "netG_half.pth: the model's generator came from another file: sha256 " in said) == (2, True)
     data = bytearray((folder / "discriminator.safetensors").read_bytes())
@@ -289,6 +336,11 @@ def nan(key):
             lambda d: {"a": d["conv2.bias"]},
             ["holds no generator: there is no main1.0.weight in it, but a"],
         ),
+        (
+            "generator",
+            lambda d: d.update({"main3.1.running_var": -d["main3.1.running_var"]}),
+            ["changed_generator.pth: holds negative variances in main3.1.running_var; take an earlier checkpoint"],
+        ),
         ("discriminator", nan("main.3.running_var"), ["holds NaN or infinite weights in main.3.running_var"]),
         ("discriminator", lambda d: {k: v for k, v in d.items() if "14" not in k}, ["missing main.14.weight; missing"]),
     ],
@@ -343,6 +395,7 @@ def test_tensors_of_one_memory(monkeypatch, tmp_path):
         ({"output": "m", "generator": "no.pth", "hu_min": 1, "hu_max": 0}, "need finite hu_min < hu_max"),
         ({"output": "m", "generator": "no.pth", "hu_scale": "unit", "hu_min": 0, "hu_max": 1}, "give one of them"),
         ({"output": "m", "generator": "no.pth", "pixel_mm": 0}, "--pixel_mm=0.0: give the size of a pixel in mm"),
+        ({"output": "m", "generator": "no.pth", "pixel_mm": "inf"}, "--pixel_mm=inf: give the size of a pixel in mm"),
         ({"output": ".", "generator": "no.pth"}, "--output=.: is there already; give another folder or remove it"),
         ({"outputs": "m"}, "unrecognized arguments: --outputs=m; see python -m skullgan_jax.convert --help"),
     ],
@@ -361,6 +414,22 @@ def test_an_output_that_cannot_be_written(monkeypatch, capsys, tmp_path):
     status, said = command(monkeypatch, capsys, **BOTH, hu_scale="unit", output=tmp_path / "file" / "m")
     assert status == 2
     assert said.splitlines()[-1].startswith(f"error: --output={tmp_path}/file/m: cannot be written (Not a directory)")
+
+
+def test_one_converts_to_an_output_at_a_time(monkeypatch, capsys, tmp_path):
+    """And what is called like ours beside it stays: nothing but the output has changed."""
+    for name in ("m.tmp", "m.old", ".m.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text("mine")
+    with lock.only_writer(tmp_path / "m"), futures.ThreadPoolExecutor(1) as pool:
+        flags = [f"--{name}={path}" for name, path in BOTH.items()]
+        ended = pool.submit(convert.run, [*flags, f"--output={tmp_path}/m", "--hu_scale=signed"]).exception()
+        assert ended.code == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: --output={tmp_path}/m: process {os.getpid()} on ")
+    assert command(monkeypatch, capsys, **BOTH, output=tmp_path / "m", hu_scale="signed")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".m.partial", "m", "m.old", "m.tmp"]
+    assert [path.read_text() for path in tmp_path.glob("*m.[to]*/a")] == ["mine", "mine"]
 
 
 def test_as_users_type_it_without_torch(tmp_path):

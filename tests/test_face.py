@@ -13,7 +13,7 @@ import pytest
 import skullgan_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
-NAMES = {"load", "Model", "Calibration", "Generator", "Discriminator", "InputError", "__version__"}
+NAMES = {"load", "Model", "Calibration", "Generator", "Discriminator", "InputError", "acoustics", "__version__"}
 
 
 def test_the_names():

@@ -12,8 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "skullgan_jax"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("__init__", "main", "prepare", "convert", "sample", "evaluate.__main__"),
-    ("train", "evaluate"),
+    ("__init__", "main", "prepare", "convert", "sample", "evaluate.__main__", "acoustics.__main__"),
+    ("train", "evaluate", "acoustics"),
     ("sampling",),
     ("model", "data", "ct", "processes"),
     ("nets",),

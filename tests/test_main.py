@@ -113,7 +113,7 @@ def test_help_shows_every_field_with_its_meaning_and_default(name, epochs, lr, t
         (["--config=LICENSE", "--workdir=run"], "LICENSE"),
         (
             ["--config=configs/skull.py:large", "--workdir=run"],
-            "there is only configs/skull.py and configs/skull.py:demo",
+            "error: --config=configs/skull.py:large: there is only configs/skull.py and configs/skull.py:demo\n",
         ),
         (["--config.batchsize=3"], "--config has no field batchsize; did you mean batch_size?"),
         (["--config.recipe.lrr=1"], "--config has no field recipe.lrr; did you mean recipe.lr?"),
@@ -220,7 +220,13 @@ def test_the_command_hands_on_what_is_asked(typed, monkeypatch, tmp_path):
 
 @pytest.mark.all
 def test_nan_is_one_line_and_exit_2(start, tmp_path):
-    said = ended(start(tmp_path / "run", "--config.recipe.lr=1e38"), 2)
+    code = """
+import numpy as np
+from skullgan_jax.train import setup
+real = setup.batches
+setup.batches = lambda *a, **k: ({name: np.nan * x for name, x in batch.items()} for batch in real(*a, **k))
+"""
+    said = ended(start(tmp_path / "run", code=code), 2)
     last = said.splitlines()[-1]
     assert last.startswith(f"error: {tmp_path}/run: not finite at step ")
     assert "no checkpoint was saved yet" in last

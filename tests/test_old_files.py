@@ -1,17 +1,24 @@
 """What 0.1.0 wrote before its modules moved into rooms is read as ever: a model, a run's workdir, a store of samples.
 
-tests/data/before_rooms.tar.xz has all three, of a pair with coarse weights, and the slices of the run.
+tests/data/before_rooms.tar.xz has all three, of a pair with coarse weights, and the slices of the run;
+before_subjects.tar.xz a data set of prepare.
 """
 
+import json
+import shutil
 import threading
+from concurrent import futures
 
 import numpy as np
+import pytest
 
 import skullgan_jax
-from skullgan_jax import sample
+from skullgan_jax import prepare, sample
+from skullgan_jax.data import prepared
 from skullgan_jax.model import checkpoint
 from skullgan_jax.sampling.store import Store
 from skullgan_jax.train import loop
+from tests.ct import heads
 
 SHA256 = "6a38179a7cb8d835256967b77f3c5b6db1e8c80984cede67651f81c8f598d26d"  # as it was said then
 
@@ -52,3 +59,34 @@ def test_workdir(old, tiny, capsys):
     found, model = skullgan_jax.load(old / "run"), skullgan_jax.load(old / "model")
     assert found.provenance["step"] == 4
     np.testing.assert_array_equal(found.g_params["main1"]["kernel"], model.g_params["main1"]["kernel"])
+
+
+def test_data_set(old_skulls, tmp_path, monkeypatch, capfd):
+    """It is read as ever, and grows where all its scans are given: they are cut anew, and stay in their splits."""
+    monkeypatch.setattr(futures, "ProcessPoolExecutor", lambda jobs, context: futures.ThreadPoolExecutor(1))
+    shutil.copytree(old_skulls, tmp_path / "old")
+    output = tmp_path / "old" / "skulls"
+    before = {split: {row["scan"] for row in prepared.read(output, split)[1]} for split in ("train", "held_out")}
+    assert [len(names) for names in before.values()] == [2, 1]
+    subjects = {s["subject"]: s["split"] for s in json.loads((output / "summary.json").read_text())["scans"].values()}
+
+    flags = [f"--input={tmp_path / 'in'}", f"--output={output}", f"--salt={tmp_path / 'old' / 'salt'}"]
+
+    def command(*more):
+        with pytest.raises(SystemExit) as ended:
+            prepare.run([*flags, "--format=npy", "--angles=4", "--jobs=1", *more])
+        return ended.value.code, capfd.readouterr().err.splitlines()
+
+    for i, name in enumerate(("one", "two", "three", "four")):
+        volume = heads.head(tilt=5 * i, shape=(3, 400, 400))[:, ::2, ::2]
+        about = {"SeriesInstanceUID": f"1.2.{i}"} | ({"PatientID": ""} if name == "three" else {})
+        heads.write_dicom(tmp_path / "in" / name, volume, patient=name, PixelSpacing=[1, 1], **about)
+    (tmp_path / "in" / "three").rename(tmp_path / "three")
+    status, lines = command()
+    assert status == 2
+    assert "which cut by other rules, and 1 of its scans are not in --input; give them all, or another" in lines[-1]
+    status, lines = command(f"--input={tmp_path / 'three'}")
+    assert status == 0
+    now = json.loads((output / "summary.json").read_text())
+    assert (len(now["scans"]), now["version"]) == (4, "1.1.0")
+    assert subjects.items() <= {s["subject"]: s["split"] for s in now["scans"].values()}.items()

@@ -16,9 +16,10 @@ import pydicom
 import pytest
 
 from skullgan_jax import prepare
-from skullgan_jax.ct import dataset, pieces
+from skullgan_jax.ct import dataset, pieces, report
 from skullgan_jax.data import prepared
 from skullgan_jax.data.open import open_data
+from skullgan_jax.machine import lock
 from skullgan_jax.machine.tensorflow import import_tensorflow
 from tests import browser
 from tests.ct import heads
@@ -320,6 +321,135 @@ def test_a_folder_of_somebody_else_stays(tmp_path, capfd, two_heads):
     assert (status, len(lines)) == (2, 1)
     assert "is there, and no data set of prepare" in lines[0]
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+QUICK = "--format=npy", "--angles=4"
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """They take longer to draw than such heads to cut."""
+    monkeypatch.setattr(report, "_figure", lambda figure, alt: "")
+
+
+def write_quick(folder, **tags):
+    """A head that takes little time."""
+    heads.write_dicom(folder, heads.head(shape=(3, 400, 400))[:, ::2, ::2], **{"PixelSpacing": [1, 1], **tags})
+
+
+def subjects(output) -> list[str]:
+    return [scan["subject"] for scan in json.loads((output / "summary.json").read_text())["scans"].values()]
+
+
+def test_a_scan_of_which_no_window_is_accepted_is_told_with_the_reasons(tmp_path, capfd, no_figures):
+    head = heads.head(shape=(3, 400, 400))[:, ::2, ::2]
+    metal = np.where(head > 1400, 3200, head)
+    heads.write_dicom(tmp_path / "in" / "odd", metal, patient="odd", PixelSpacing=[1, 1])
+    flags = f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", *QUICK
+    line = f"left out: {tmp_path}/in/odd (series with 3 files): no window accepted in 3 slices (12 metal); "
+    for _ in range(2):  # what was cut then is still there
+        status, lines = command(capfd, *flags)
+        assert (status, lines[-2].startswith(line)) == (2, True)
+        assert lines[-1] == "error: no segment was accepted from any scan; see the lines above"
+        assert not (tmp_path / "out").exists()
+    write_quick(tmp_path / "in" / "good", patient="good")
+    status, lines = command(capfd, *flags)
+    assert (status, sum(x.startswith(line) for x in lines)) == (1, 1)
+    assert len(subjects(tmp_path / "out")) == 1
+
+
+def test_a_slice_that_cannot_be_read_costs_itself(tmp_path, capfd, no_figures):
+    write_quick(tmp_path / "in")
+    path = tmp_path / "in" / "002.dcm"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1000])
+    flags = f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", *QUICK
+    for _ in range(2):
+        status, lines = command(capfd, *flags)
+        told = [line for line in lines if line.startswith("left out: ")]
+        assert (status, len(told)) == (1, 1)
+        assert told[0].startswith(f"left out: {path}: pixel data truncated or not decodable (")
+        summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert summary["slices"] == {"cut": 2, "cannot be read": 1}
+        assert "1 slice could not be read: gaps in their scans" in summary["warnings"]
+    path.write_bytes(whole)
+    assert command(capfd, *flags)[0] == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["slices"] == {"cut": 3}
+
+
+def test_inside_the_input_and_beside_what_others_keep(tmp_path, capfd, no_figures):
+    """Names like those that were once used for what is half-written."""
+    write_quick(tmp_path / "a")
+    theirs = [tmp_path / name for name in ("skulls.old", "skulls.tmp", ".skulls.partial")]
+    for folder in theirs:
+        folder.mkdir()
+        (folder / "thesis.tex").write_text("mine")
+    flags = f"--input={tmp_path}", f"--output={tmp_path / 'skulls'}", *QUICK
+    assert command(capfd, *flags)[0] == 0
+    (tmp_path / "skulls" / "notes").mkdir()
+    (tmp_path / "skulls" / "notes" / "a.txt").write_text("mine")
+    write_quick(tmp_path / "b", patient="b")
+    status, lines = command(capfd, *flags)
+    assert (status, lines[1]) == (0, "cut before: 1 of 2 scans")
+    assert len(subjects(tmp_path / "skulls")) == 2
+    assert (tmp_path / "skulls" / "notes" / "a.txt").read_text() == "mine"
+    assert all((folder / "thesis.tex").read_text() == "mine" for folder in theirs)
+    assert {p.name for p in tmp_path.iterdir()} - {p.name for p in theirs} == {
+        *("a", "b", "skulls", "skulls.pieces", "skulls.salt")
+    }
+    with lock.only_writer(tmp_path / "skulls"), futures.ThreadPoolExecutor(1) as pool:
+        status, lines = pool.submit(command, capfd, *flags).result()
+    assert (status, len(lines)) == (2, 1)
+    assert f"process {os.getpid()} on" in lines[0]
+
+
+def test_what_tells_patients_apart_is_part_of_a_data_set(tmp_path, capfd, no_figures):
+    for name in ("one", "two"):
+        write_quick(tmp_path / "in" / name, patient="A", KVP=len(name) + ord(name[0]))
+    flags = f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", *QUICK
+    assert command(capfd, *flags)[0] == 0
+    assert len(set(subjects(tmp_path / "out"))) == 1
+    status, lines = command(capfd, *flags, "--subject_by=folder")
+    assert (status, len(lines)) == (2, 1)
+    assert "was made with other options (subject_by id there, folder now); give another" in lines[0]
+    shutil.rmtree(tmp_path / "out")  # pieces are of both ways
+    status, lines = command(capfd, *flags, "--subject_by=folder")
+    assert (status, lines[1]) == (0, "cut before: 2 of 2 scans")
+    assert len(set(subjects(tmp_path / "out"))) == 2
+    warnings = json.loads((tmp_path / "out" / "summary.json").read_text())["warnings"]
+    assert warnings[:2] == [
+        "patients are told apart by folder: each of 2 folders right below --input is taken for one",
+        "1 PatientID in several folders, in both splits: one patient twice?",
+    ]
+
+
+def test_what_makes_one_patient_of_two_in_different_splits_is_refused(tmp_path, capfd, no_figures):
+    for name in "ab":
+        write_quick(tmp_path / "in" / name, PatientID="", StudyInstanceUID=f"1.{ord(name)}")
+    flags = f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", *QUICK
+    assert command(capfd, *flags)[0] == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    write_quick(tmp_path / "in" / "a" / "more", patient="c", StudyInstanceUID=f"1.{ord('b')}")
+    status, lines = command(capfd, *flags)
+    assert (status, lines[-1].split(": ")[2]) == (2, "1 patient would be in both splits")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+
+
+def test_numbers_and_names_of_files_that_are_no_standard(tmp_path, capfd, no_figures):
+    """A decimal comma, two voltages, a thickness that is none; a name in Latin-1."""
+    write_quick(tmp_path / "in" / "decimal", patient="A", PixelSpacing=[1.5, 1.5])
+    for path in (tmp_path / "in" / "decimal").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"1.5\\1.5", b"1,5\\1,5"))
+    write_quick(tmp_path / "in" / "volts", patient="B", KVP=["80", "140"], SliceThickness="")
+    write_quick(tmp_path / "C", PatientID="")
+    (tmp_path / "C").rename(os.fsdecode(os.fsencode(tmp_path / "in") + b"/M\xfcller"))
+    status, lines = command(capfd, f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", *QUICK)
+    assert (status, [line for line in lines if line.startswith("left out")]) == (0, [])
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert sorted((s["source_pixel_mm"], s["kvp"]) for s in summary["scans"].values()) == [(1, 0), (1, 120), (1.5, 120)]
+    assert summary["warnings"][0].startswith("no PatientID in 1 scan: ")
+    for path in (p for name in ("out", "out.pieces") for p in (tmp_path / name).rglob("*") if p.is_file()):
+        assert not [name for name in (b"ller", b"decimal", b"volts", b"SECRET") if name in path.read_bytes()]
 
 
 def test_the_report_in_a_browser(made):

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import tomllib
 
+import h5py
 import numpy as np
 import pytest
 from absl.testing import flagsaver
@@ -64,7 +65,7 @@ def needs(words) -> str | None:
 
 def module(command):
     """That of a skullgan command."""
-    name = {"train": "main", "evaluate": "evaluate.__main__"}.get(command, command)
+    name = {"train": "main", "evaluate": "evaluate.__main__", "acoustics": "acoustics.__main__"}.get(command, command)
     return importlib.import_module(f"skullgan_jax.{name}")
 
 
@@ -103,11 +104,13 @@ def follow(*names):
 
 
 def test_the_first_steps_work_from_top_to_bottom(folder, capsys):
-    assert follow("sample", "convert") == ["sample", "sample", "sample", "convert"]
+    assert follow("sample", "acoustics", "convert") == ["sample"] * 3 + ["acoustics"] * 2 + ["convert"]
     assert np.load("skulls.npy").shape == (16, 128, 128)
     assert len(np.load("dense.npy")) == 16
     assert os.path.exists("skulls.zarr/zarr.json")
     assert np.load("held_out.npy").dtype == np.int16
+    with h5py.File("medium.h5") as file:
+        assert file["density"].shape == (16, 512, 512)
     assert sorted(os.listdir("for_torch")) == ["netD.pth", "netG.pth"]
     assert "(64, 128, 128)" in capsys.readouterr().out
 

@@ -19,7 +19,7 @@ from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files
 
 MEASURES = ("sdr", "column_mm", "mean_hu")  # as samples have them, see slices/radiology.py
-_NAME = re.compile(r"([0-9a-f]{16})\.([0-9a-f]{8})\.(\d+)of(\d+)\.npz")
+NAME = re.compile(r"([0-9a-f]{16})\.([0-9a-f]{8})\.(\d+)of(\d+)\.npz")
 _SHOWN = 12  # rejected windows that are kept, per reason and part
 
 
@@ -29,7 +29,7 @@ class Piece:
 
     Attributes:
       path: where it lies.
-      about: facts of the scan: subject (a hash), kernel, kvp, source_slice_mm, source_pixel_mm, notes.
+      about: facts of the scan: told_by (hashed, see subjects.py), kernel, kvp, source_slice_mm, source_pixel_mm, notes.
       known: of each window what is known of it, see cut.Cut; MEASURES, too, of what is accepted, once `measured`.
       fates: slices by what became of them.
       histogram, hu_max, at_max: see cut.Cut.
@@ -111,7 +111,7 @@ def read(folder: pathlib.Path) -> dict[str, list[Piece]]:
     """
     files = collections.defaultdict(dict)
     for path in sorted(folder.glob("*.npz")):
-        if match := _NAME.fullmatch(path.name):
+        if match := NAME.fullmatch(path.name):
             scan, content, part, parts = match.groups()
             files[scan, content, int(parts)][int(part)] = path
     whole = {}

@@ -1,9 +1,9 @@
 """The data set as others read it: TFDS shards or plain arrays, put in place as a whole, here or in a bucket."""
 
+import contextlib
 import json
 import pathlib
 import re
-import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +12,7 @@ from skullgan_jax.command.progress import Progress
 from skullgan_jax.ct.pieces import MEASURES, Piece
 from skullgan_jax.ct.window import DEFINITIONS
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import files
 from skullgan_jax.slices.size import SIZE
 
 SPLITS = ("train", "held_out")
@@ -39,12 +40,9 @@ def summary(output: str) -> dict | None:
             with gfile.GFile(f"{output}/summary.json") as file:
                 return _checked(json.loads(file.read()))
         folder = pathlib.Path(output)
-        aside = _aside(folder)
-        if aside.exists() and not folder.exists():
-            aside.rename(folder)  # an earlier run ended between the two renames
         if not folder.exists():
             return None
-        return _checked(json.loads((folder / "summary.json").read_text()))
+        return _checked(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
     except Exception as error:  # buckets fail in a dozen ways
         reason = " ".join(str(error).split())[:120]
         raise InputError(
@@ -53,15 +51,16 @@ def summary(output: str) -> dict | None:
 
 
 def _checked(found: dict) -> dict:
-    if not re.fullmatch(r"1\.\d+\.0", found["version"]) or not isinstance(found["files"], list):
+    known = all(isinstance(s[k], str) for s in found["scans"].values() for k in ("subject", "split"))
+    if not re.fullmatch(r"1\.\d+\.0", found["version"]) or not isinstance(found["files"], list) or not known:
         raise ValueError("of another version")
-    return {**found, "before": {s["subject"]: s["split"] for s in found["scans"].values()}}
+    return found
 
 
 def rows(pieces: list[Piece], scan: str) -> Iterator[dict]:
     """What is known of each accepted segment of a scan."""
     for piece in pieces:
-        about = {k: v for k, v in piece.about.items() if k != "notes"}
+        about = {k: v for k, v in piece.about.items() if k not in ("notes", "told_by")}
         for known in piece.known:
             if not known["reason"]:
                 yield {"scan": scan, **about, **{k: v for k, v in known.items() if k != "reason"}}
@@ -114,12 +113,15 @@ def write_tfds(folder: pathlib.Path, splits: dict[str, dict[str, list[Piece]]], 
         progress = Progress(f"written to {split}", len(table), "segments")
         for shard, length in enumerate(lengths):
             path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
-            with tf.io.TFRecordWriter(str(path)) as writer:
-                for _ in range(length):
-                    row, image = next(segments)
-                    record = features.serialize_example({"image": image, **row})
-                    size += len(record)
-                    writer.write(record)
+            try:
+                with tf.io.TFRecordWriter(str(path)) as writer:
+                    for _ in range(length):
+                        row, image = next(segments)
+                        record = features.serialize_example({"image": image, **row})
+                        size += len(record)
+                        writer.write(record)
+            except tf.errors.OpError as error:
+                raise OSError(error.message) from None
             progress(sum(lengths[: shard + 1]))
         infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template))
     tfds.folder_dataset.write_metadata(
@@ -133,36 +135,29 @@ def write_tfds(folder: pathlib.Path, splits: dict[str, dict[str, list[Piece]]], 
     )
 
 
-def put(folder: pathlib.Path, output: str, old: dict | None) -> None:
-    """Puts the files of a folder in the place of `output`; the folder is gone then.
+@contextlib.contextmanager
+def replacing(output: str, old: dict | None) -> Iterator[pathlib.Path]:
+    """A name for a new folder on this machine, which is put in the place of `output` at the end of the block.
 
     Args:
-      folder: on this machine, with a summary.json that lists its `files`.
       output: where to; files there that no data set of ours brought stay.
       old: the summary of the data set that is there.
 
     Raises:
-      InputError: it cannot be written.
+      OSError: it cannot be written.
+      InputError: it cannot be written to a bucket.
     """
     ours = {*(old or {}).get("files", ()), CACHE}
-    try:
-        if is_remote(output):
+    if not is_remote(output):
+        with files.whole(output, ours=ours) as folder:
+            yield folder
+        return
+    with files.beside(output.rsplit("/", 1)[1]) as folder:
+        yield folder
+        try:
             _upload(folder, output, ours)
-            return
-        target = pathlib.Path(output)
-        aside = _aside(target)
-        if target.exists():
-            target.rename(aside)
-        folder.rename(target)
-        if aside.exists():
-            for path in aside.iterdir():
-                if path.name not in ours:
-                    path.rename(target / path.name)
-            shutil.rmtree(aside)
-    except Exception as error:  # buckets fail in a dozen ways
-        raise InputError(f"--output={output}: cannot be written ({' '.join(str(error).split())[:200]})") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        except Exception as error:  # buckets fail in a dozen ways
+            raise InputError(f"--output={output}: cannot be written ({' '.join(str(error).split())[:200]})") from None
 
 
 def _upload(folder: pathlib.Path, url: str, ours: set[str]) -> None:
@@ -178,10 +173,6 @@ def _upload(folder: pathlib.Path, url: str, ours: set[str]) -> None:
     for i, path in enumerate(new, 1):
         gfile.copy(str(path), f"{url}/{path.name}", overwrite=True)
         progress(i)
-
-
-def _aside(folder: pathlib.Path) -> pathlib.Path:
-    return folder.with_name(folder.name + ".old")
 
 
 def _gfile():

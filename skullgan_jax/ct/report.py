@@ -9,7 +9,9 @@ import pathlib
 
 import numpy as np
 
+from skullgan_jax.ct.cut import UNREAD
 from skullgan_jax.ct.pieces import MEASURES, Piece
+from skullgan_jax.ct.scans import LOSSY, SAME_PLACES
 from skullgan_jax.ct.window import DEFINITIONS
 from skullgan_jax.slices import copies, pictures
 from skullgan_jax.slices.size import SIZE
@@ -39,7 +41,7 @@ def definitions() -> dict[str, str]:
 
 def warnings(summary: dict, found: Found) -> list[str]:
     """What a person should know before training on it, a line each."""
-    scans, lines = summary["scans"], []
+    scans, lines = summary["scans"], _who_is_who(summary)
     subjects = {s["subject"] for s in scans.values()}
     if len(subjects) < _FEW_SUBJECTS:
         lines.append(
@@ -61,15 +63,55 @@ def warnings(summary: dict, found: Found) -> list[str]:
     coarse = [s for s in scans.values() if s["source_pixel_mm"] > 1.3 * summary["pixel_mm"]]
     if coarse:
         lines.append(f"{len(coarse)} scans have pixels coarser than the segments: those are smoother than the others")
+    for note, what in ((LOSSY, "HU are not what the scanner gave"), (SAME_PLACES, "one at each was cut")):
+        if count := sum(any(note in n for n in s["notes"]) for s in scans.values()):
+            lines.append(f"slices {note} in {_many(count, 'scan')}: {what}")
+    if gaps := summary["slices"].get(UNREAD):
+        lines.append(f"{_many(gaps, 'slice')} could not be read: gaps in their scans")
     twins = _near_duplicates(found)
     for a, b, share in twins[:5]:
         leak = ", in both splits" if scans[a]["split"] != scans[b]["split"] else ""
-        lines.append(f"scans {a} and {b} are near duplicates ({share:.0%} of the segments{leak}): one patient twice?")
+        what = "one patient twice?" if scans[a]["subject"] != scans[b]["subject"] else "they count twice"
+        lines.append(f"scans {a} and {b} are near duplicates ({share:.0%} of the segments{leak}): {what}")
     if len(twins) > 5:
         lines.append(f"and {len(twins) - 5} more pairs of scans that are near duplicates")
     if not any(s["split"] == "held_out" for s in scans.values()):
         lines.append("nothing is held out: nothing is left to judge a generator by")
     return lines
+
+
+def _who_is_who(summary: dict) -> list[str]:
+    """How sure it is that no patient is on both sides of the split."""
+    scans, lines = summary["scans"].values(), []
+    ids = collections.defaultdict(set)
+    for s in scans:
+        for word in s["told_by"]:
+            if word.startswith("id "):
+                ids[word].add((s["subject"], s["split"]))
+    if summary["made_with"]["subject_by"] == "folder":
+        count = len({s["subject"] for s in scans})
+        lines.append(
+            f"patients are told apart by folder: each of {_many(count, 'folder')} right below --input is taken for one"
+        )
+        if torn := sum(len({split for _, split in places}) > 1 for places in ids.values()):
+            lines.append(f"{_many(torn, 'PatientID')} in several folders, in both splits: one patient twice?")
+        return lines
+    folders = {word for s in scans for word in s["told_by"] if word.startswith("of ")}
+    if len(ids) == 1 and len(folders) > 1:
+        where = f"{len(folders)} folders right below --input"
+        lines.append(f"one PatientID in {where}: if it is no patient's, give --subject_by=folder and another --output")
+    known = {subject for places in ids.values() for subject, _ in places}
+    if unsure := {s["subject"] for s in scans} - known:
+        count = sum(s["subject"] in unsure for s in scans)
+        lines.append(
+            f"no PatientID in {_many(count, 'scan')}: study, frame of reference, and the folders and files right below "
+            f"--input make {_many(len(unsure), 'subject')} of them; who is in several may be on both sides of the split"
+        )
+    return lines
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _near_duplicates(found: Found) -> list[tuple[str, str, float]]:
@@ -78,7 +120,7 @@ def _near_duplicates(found: Found) -> list[tuple[str, str, float]]:
     pooled = {scan: copies.quarter(_some(pieces, per_scan)) for scan, pieces in found.items()}
     pairs = []
     for (a, x), (b, y) in itertools.combinations(((s, x) for s, x in pooled.items() if len(x)), 2):
-        near = (copies.squared(x, y) < copies.NEAR_HU**2).any(1).mean()
+        near = ((copies.squared(x, y) < copies.NEAR_HU**2) | (copies.cosine(x, y) > copies.NEAR_COSINE)).any(1).mean()
         if near >= 0.25:
             pairs.append((a, b, float(near)))
     return sorted(pairs, key=lambda pair: -pair[2])
@@ -135,7 +177,8 @@ def write(path: pathlib.Path, summary: dict, found: Found) -> None:
             kernels=_by(found, scans, "kernel"),
             measures="".join(f"<dt>{k}<dd>{html.escape(text)}" for k, text in summary["measures"].items()),
             limits=html.escape(", ".join(f"{k} {v}" for k, v in summary["made_with"].items() if k != "salt")),
-        )
+        ),
+        encoding="utf-8",
     )
 
 

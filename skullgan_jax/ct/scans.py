@@ -11,13 +11,20 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+from scipy import ndimage
 
 from skullgan_jax.errors import InputError
 
-AIR = -1024  # HU; padding outside the field of view is stored as anything below
+AIR = -1024  # HU; padding outside the field of view is stored as anything below, or NaN
 _AT_ONCE = 16  # slices of a compressed volume; each is unpacked from where the last one ended
 _PIECE = 1 << 20  # bytes of one that are unpacked at a time
-_FEWEST = 3  # slices; the lean of the surface needs neighbours
+FEWEST = 3  # slices; the lean of the surface needs neighbours
+SAME_MM = 0.01  # slices nearer than this lie at one place
+AXIAL = float(np.cos(np.radians(45)))  # least cosine of the planes' normal to the body's axis
+_UNITS = {1: 1e3, 2: 1, 3: 1e-3}  # of NIfTI, in mm; with others, and those of time in the higher bits, files are mm
+LOSSY, SAME_PLACES = "compressed with loss", "at repeated positions"  # in notes
+_FINEST_MM, _NARROWEST_MM = 0.05, 30.0  # of a pixel and of a plane; what is below is a mistake in the header
+_NOTHING = int(np.iinfo(np.int16).min)  # where a compressed volume has NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +33,9 @@ class Scan:
 
     Attributes:
       name: where it lies; for messages, never for outputs.
-      subject: what tells patients apart; leaves this process only as a hash.
+      told_by: what tells whose it is, see subjects.py; leaves this process only as hashes.
       series: what stays the same when slices are added to the scan, "" if nothing does.
+      before: what versions up to 0.1 had as `series`; several, where they took one scan for several.
       content: function that gives the hash of what was read; it may have to read the file.
       positions: (N, 3) mm, the centre of the first pixel of each slice.
       axes: (2, 3) mm, the step from row to row and from column to column.
@@ -39,7 +47,7 @@ class Scan:
     """
 
     name: str
-    subject: str
+    told_by: tuple[str, ...]
     series: str
     content: Callable[[], str]
     positions: np.ndarray
@@ -49,6 +57,7 @@ class Scan:
     kvp: float = 0.0
     slice_mm: float = 0.0
     notes: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
 
     @property
     def pixel_mm(self) -> np.ndarray:
@@ -67,15 +76,25 @@ class Scan:
         return self.positions @ self.normal
 
     def slice(self, i: int) -> np.ndarray:
-        """Slice i, (rows, columns) float32 HU; padding and anything below air is -1024.
+        """Slice i, (rows, columns) float32 HU; padding, NaN and anything below air is -1024.
 
         Raises:
           InputError: it cannot be read.
         """
         hu = self.read(i)
         if not np.isfinite(hu).all():
-            raise InputError(f"{self.name}: NaN or infinite values in slice {i}; export it again")
+            hu = self._padded(hu, i)
         return np.maximum(hu, AIR, dtype=np.float32)
+
+    def _padded(self, hu: np.ndarray, i: int) -> np.ndarray:
+        """Without the NaN that some programs write outside the field of view."""
+        nothing = np.isnan(hu)
+        labels, _ = ndimage.label(np.pad(nothing, 1, constant_values=True))
+        if np.isinf(hu).any() or (nothing & (labels != labels[0, 0])[1:-1, 1:-1]).any():
+            raise InputError(
+                f"{self.name}: NaN or infinite values inside the slice at {self.heights[i]:.1f} mm; export it again"
+            )
+        return np.where(nothing, np.float32(AIR), hu)
 
 
 def oriented(*, positions, axes, shape, read, **about) -> Scan:
@@ -101,7 +120,10 @@ def oriented(*, positions, axes, shape, read, **about) -> Scan:
         raise InputError(
             f"{name}: pixels of {pixel.max():.2g} mm, {shape[0]} x {shape[1]}: too coarse, give 1.5 mm or finer"
         )
-    if abs(np.cross(*axes)[2]) < np.cos(np.radians(45)) * pixel.prod():
+    high, wide = shape * pixel
+    if pixel.min() < _FINEST_MM or min(high, wide) < _NARROWEST_MM:
+        raise InputError(f"{name}: {shape[0]} x {shape[1]} pixels that show {high:.3g} x {wide:.3g} mm; give a head")
+    if abs(np.cross(*axes)[2]) < AXIAL * pixel.prod():
         raise InputError(f"{name}: its planes are not axial; give the axial series")
     transpose = abs(axes[0, 0]) > abs(axes[1, 0])
     if transpose:
@@ -115,8 +137,8 @@ def oriented(*, positions, axes, shape, read, **about) -> Scan:
     normal = np.cross(axes[1], axes[0])
     heights = positions @ (normal / np.linalg.norm(normal) * np.sign(normal[2]))
     order, repeated = _sort(heights)
-    if len(order) < _FEWEST:
-        raise InputError(f"{name}: {_count(len(order), 'slice')}, at least {_FEWEST} are needed; give the whole series")
+    if len(order) < FEWEST:
+        raise InputError(f"{name}: {_count(len(order), 'slice')}, at least {FEWEST} are needed; give the whole series")
 
     def read_oriented(i: int) -> np.ndarray:
         pixels = read(int(order[i]))
@@ -129,14 +151,14 @@ def oriented(*, positions, axes, shape, read, **about) -> Scan:
 def _sort(heights: np.ndarray) -> tuple[np.ndarray, int]:
     """Indices from the feet up, one for each height, and how many were left out."""
     order = np.argsort(heights, kind="stable")
-    keep = np.concatenate([[True], np.diff(heights[order]) > 0.01])
+    keep = np.diff(heights[order], prepend=-np.inf) > SAME_MM
     return order[keep], int(np.sum(~keep))
 
 
 def _spacing_notes(heights: np.ndarray, repeated: int) -> tuple[str, ...]:
     notes = []
     if repeated:
-        notes.append(f"{_count(repeated, 'slice')} at repeated positions")
+        notes.append(f"{_count(repeated, 'slice')} {SAME_PLACES}")
     gaps = np.diff(heights)
     usual = np.median(gaps)
     missing = int(np.sum(np.rint(gaps[gaps > 1.9 * usual] / usual) - 1))
@@ -157,21 +179,43 @@ def check_hu(scan: Scan) -> None:
     Raises:
       InputError: one line on what the values look like instead.
     """
-    middle = len(scan.positions) // 2
-    hu = np.stack([scan.slice(i) for i in (middle - 1, middle, middle + 1)])
+    hu = np.stack(_middle(scan))
     low, high = hu.min(), hu.max()
     if low == high:
         raise InputError(f"{scan.name}: every value is {low:g}; export it again")
     if low >= 0 and high <= 255:
         raise InputError(f"{scan.name}: values {low:g} to {high:g} are an 8-bit windowed export; give the original HU")
-    if low > -500:
+    seen = hu[hu > AIR]
+    low = seen.min(initial=np.inf)
+    # Where all but the head is padding there may be no air, but then most of what there is is soft tissue.
+    masked = len(seen) < hu.size and -200 < np.median(seen) < 300 if len(seen) else False
+    if low > -500 and not masked:
         raise InputError(
             f"{scan.name}: values {low:g} to {high:g} hold no air near -1000, so they are not HU; "
             "give CT (not MR) with its rescale slope and intercept applied"
         )
 
 
-def nifti(path, subject: str) -> Scan:
+def _middle(scan: Scan) -> list[np.ndarray]:
+    """The slices nearest to the middle that can be read, three where there are so many.
+
+    Raises:
+      InputError: there is none.
+    """
+    count, out, problems = len(scan.positions), [], []
+    for i in sorted(range(count), key=lambda i: abs(i - count // 2)):
+        if len(out) == FEWEST:
+            break
+        try:
+            out.append(scan.slice(i))
+        except InputError as error:
+            problems.append(error)
+    if not out:
+        raise problems[0]
+    return out
+
+
+def nifti(path, told_by: tuple[str, ...]) -> Scan:
     """A NIfTI volume, .nii or .nii.gz, in any orientation, with its slope and intercept.
 
     Raises:
@@ -193,9 +237,11 @@ def nifti(path, subject: str) -> Scan:
     header = image.header
     if "sform_code" in header and not (header["sform_code"] or header["qform_code"]):
         raise InputError(f"{path}: says nowhere how it lies in space (sform and qform codes are 0); convert it again")
-    unit = {"meter": 1e3, "micron": 1e-3}.get(header.get_xyzt_units()[0], 1) if "xyzt_units" in header else 1
-    affine = np.diag([-unit, -unit, unit, 1]) @ affine  # RAS to LPS
-    along = int(np.argmax(abs(affine[2, :3]) / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-9)))
+    unit = _UNITS.get(int(header["xyzt_units"]) & 7, 1) if "xyzt_units" in header else 1
+    with np.errstate(all="ignore"):  # what is not finite is told by `oriented`
+        affine = np.diag([-unit, -unit, unit, 1]) @ affine  # RAS to LPS
+        along = int(np.argmax(abs(affine[2, :3]) / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-9)))
+        positions = affine[:3, 3] + np.arange(shape[along])[:, None] * affine[:3, along]
     rows, columns = (k for k in range(3) if k != along)
     volume = []  # read when the first slice is asked for: a .gz has no random access
 
@@ -204,45 +250,51 @@ def nifti(path, subject: str) -> Scan:
             try:
                 volume.extend(_volume(image, shape))
             except InputError as error:
-                raise InputError(f"{path}: {error}") from None
+                volume.append(f"{path}: {error}")
             except Exception as error:
-                raise InputError(f"{path}: truncated or damaged ({_one_line(error)}); copy it again") from None
-        stored, slope, intercept = volume
+                volume.append(f"{path}: truncated or damaged ({_one_line(error)}); copy it again")
+        if len(volume) == 1:
+            raise InputError(volume[0])
+        stored, slope, intercept, nothing = volume
         # Not np.take: of a volume in Fortran order, as NIfTI's are, it copies the whole for every slice.
-        return np.moveaxis(stored, along, 0)[i].astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        plane = np.moveaxis(stored, along, 0)[i]
+        with np.errstate(over="ignore"):
+            hu = plane.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        return hu if nothing is None else np.where(plane == nothing, np.float32(np.nan), hu)
 
     return oriented(
         name=str(path),
-        subject=subject,
+        told_by=told_by,
         series="",
         content=lambda: _hash_file(path),
-        positions=affine[:3, 3] + np.arange(shape[along])[:, None] * affine[:3, along],
+        positions=positions,
         axes=[affine[:3, rows], affine[:3, columns]],
         shape=(shape[rows], shape[columns]),
         read=read,
     )
 
 
-def _volume(image, shape: tuple[int, ...]) -> tuple[np.ndarray, float, float]:
-    """Stored values, slope and intercept of a NIfTI: plain files as a memory map, compressed ones in int16.
+def _volume(image, shape: tuple[int, ...]) -> tuple[np.ndarray, float, float, int | None]:
+    """Stored values, slope, intercept and what stands for NaN: plain files as a memory map, compressed ones in int16.
 
     A compressed volume has to be held whole; in float64, as some tools write it, it would take gigabytes per process.
 
     Raises:
-      InputError: NaN or infinite values, without the name of the file.
+      InputError: infinite values, without the name of the file.
     """
     proxy = image.dataobj
     if not str(proxy.file_like).endswith(".gz"):
-        return np.asanyarray(proxy.get_unscaled()).reshape(shape), proxy.slope, proxy.inter
+        return np.asanyarray(proxy.get_unscaled()).reshape(shape), proxy.slope, proxy.inter, None
     if proxy.dtype.itemsize <= 2:
-        return _unpacked(proxy).reshape(shape), proxy.slope, proxy.inter
+        return _unpacked(proxy).reshape(shape), proxy.slope, proxy.inter, None
     hu, limits = np.empty(shape, np.int16, "F"), np.iinfo(np.int16)
     for first in range(0, shape[2], _AT_ONCE):
         part = np.asarray(proxy[:, :, first : first + _AT_ONCE]).reshape(*shape[:2], -1)
-        if not np.isfinite(part).all():
-            raise InputError("NaN or infinite values; export it again")
-        hu[:, :, first : first + _AT_ONCE] = np.rint(part).clip(limits.min, limits.max)
-    return hu, 1.0, 0.0
+        if np.isinf(part).any():
+            raise InputError("infinite values; export it again")
+        stored = np.where(np.isnan(part), _NOTHING, np.rint(part).clip(limits.min + 1, limits.max))
+        hu[:, :, first : first + _AT_ONCE] = stored
+    return hu, 1.0, 0.0, _NOTHING
 
 
 def _unpacked(proxy) -> np.ndarray:
@@ -263,12 +315,12 @@ def _unpacked(proxy) -> np.ndarray:
     return stored
 
 
-def npy(path, subject: str, spacing: tuple[float, float, float] | None) -> Scan:
+def npy(path, told_by: tuple[str, ...], spacing: tuple[float, float, float] | None) -> Scan:
     """A .npy volume (slices, rows, columns) in HU: axial, slices from the neck up, rows from front to back.
 
     Args:
       path: the file, memory-mapped.
-      subject: as of Scan.
+      told_by: as of Scan.
       spacing: mm from slice to slice, row to row, column to column.
 
     Raises:
@@ -286,7 +338,7 @@ def npy(path, subject: str, spacing: tuple[float, float, float] | None) -> Scan:
         raise InputError(f"{path}: shape {volume.shape}, {volume.dtype}; give (slices, rows, columns) in HU")
     return oriented(
         name=str(path),
-        subject=subject,
+        told_by=told_by,
         series="",
         content=lambda: _hash_file(path) + repr(spacing),
         positions=np.arange(len(volume))[:, None] * np.array([0, 0, spacing[0]]),

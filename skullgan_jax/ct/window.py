@@ -10,11 +10,16 @@ from skullgan_jax.ct.scans import AIR
 from skullgan_jax.slices.size import PIXEL_MM, SIZE
 
 APEX_ROW = 10
+_BESIDE_MM = 2.0  # from the threshold outwards, over which a column has come down to what lies beside the bone
+_AIR_HU, _AIR_PIXELS = -200.0, 3  # marrow, noise and all, is above; fewer pixels that touch are noise
+_UNDER_HU, _UNDER_MM = -300.0, 2.5  # beside a brain is no air
+_SQUARE = np.ones((3, 3))
 # What is known of a segment beside what samples have, too (slices/radiology.py).
 DEFINITIONS = {
     "thickness_3d_mm": "Thickness along the normal of the outer surface in space: full width at half maximum of each "
-    "column, half of its table's peak, x the cosine between the column and the normal, which comes from the contours "
-    "of neighbouring slices; mean over columns. Source: skullgan_jax.",
+    "column, on each side half-way between its table's peak and what lies beside the bone, x the cosine between the "
+    "column and the normal, which comes from the contours of neighbouring slices; mean over columns. "
+    "Source: skullgan_jax.",
     "thickest_mm": "The greatest full width at half maximum of a column. Source: skullgan_jax.",
     "lean_degrees": "Angle of that normal to the plane of the slice, mean over the window. Source: skullgan_jax.",
     "max_hu": "The greatest HU of the segment.",
@@ -61,33 +66,68 @@ def cut_slice(hu, ring: Ring, normals, pixel_mm, limits: Limits):
     if not fits:
         return windows, known
     at = np.stack([places[i][0] for i in fits], 1)[::-1] / pixel_mm[:, None, None, None]  # (2, windows, 128, 128)
-    values, mask = _sample(hu, ring.skull, at, pixel_mm, limits)
+    values, mask, wrapped = _sample(hu, ring, at, pixel_mm, limits)
     windows[fits] = np.where(mask, np.rint(values), 0)
+    flaws = _flaws(values, mask, wrapped, ring.empty, limits)
     column_mm, measured = _measure(values, windows[fits], mask, [places[i][1:] for i in fits], normals, limits)
     for k, i in enumerate(fits):
         known[i] |= {name: float(numbers[k]) for name, numbers in measured.items()}
-        base = ring.base[places[i][1]].any()
-        reason = "skull base or face (bone inside)" if base else _judge(mask[k], column_mm[k], known[i], limits)
-        known[i]["reason"] = reason
+        arc = places[i][1]
+        if ring.base[arc].any():
+            known[i]["reason"] = "skull base or face (bone inside)"
+        elif ring.cut_off[arc].any():
+            known[i]["reason"] = "cut off by the field of view"
+        else:
+            known[i]["reason"] = _judge(mask[k], column_mm[k], known[i], flaws[k], limits)
     return windows, known
 
 
-def _sample(hu, skull, at, pixel_mm, limits: Limits):
-    """HU near the skull (-1024 elsewhere) and the mask of the skull, (windows, 128, 128), at rows and columns `at`."""
+def _sample(hu, ring: Ring, at, pixel_mm, limits: Limits):
+    """HU near the skull (0 elsewhere), the mask of the skull and wrapped metal, (windows, 128, 128), at rows and
+    columns `at`.
+    """
     blur = np.sqrt(np.maximum((limits.pixel_mm / pixel_mm) ** 2 - 1, 0)) / 2.355
     if blur.max() > 0.2:  # the source is finer
         hu = ndimage.gaussian_filter(hu, blur)
-    touching = ndimage.binary_dilation(skull)
+    touching = ndimage.binary_dilation(ring.skull)
     nearest = np.rint(at).astype(np.intp)
     within = ((nearest >= 0) & (nearest < np.reshape(hu.shape, (2, 1, 1, 1)))).all(0)
     nearest = np.where(within, nearest, 0)
     # Most of a window is far from the skull: nothing is interpolated there.
-    near = within & ndimage.binary_dilation(touching, iterations=3)[*nearest]
-    values = np.full(near.shape, AIR, np.float32)
+    reach = int(np.ceil((_UNDER_MM + limits.pixel_mm) / pixel_mm.min()))
+    near = within & (ndimage.maximum_filter(ring.skull.view(np.uint8), 2 * reach + 1) > 0)[*nearest]
+    values = np.zeros(near.shape, np.float32)
     values[near] = ndimage.map_coordinates(hu, at[:, near], order=1, cval=AIR)
     mask = (values > limits.threshold) & within & touching[*nearest]
-    mask[near] |= ndimage.map_coordinates(skull.astype(np.float32), at[:, near], order=1) > 0.5
-    return values, _largest(mask)
+    mask[near] |= ndimage.map_coordinates(ring.skull.astype(np.float32), at[:, near], order=1) > 0.5
+    return values, _largest(mask), within & ring.wrapped[*nearest] if ring.wrapped.any() else None
+
+
+def _flaws(values, mask, wrapped, empty: bool, limits: Limits) -> list[str]:
+    """What is in the bone, or under it, of each of N windows that does not belong there, or ""."""
+    # From the outermost to the innermost bone of a column, whatever is between.
+    span = np.logical_or.accumulate(mask, 1) & np.logical_or.accumulate(mask[:, ::-1], 1)[:, ::-1]
+    air, under = span & (values < _AIR_HU), np.zeros(len(mask), bool)
+    if not empty:
+        steps = round(_UNDER_MM / limits.pixel_mm)
+        last = SIZE - 1 - np.argmax(mask[:, ::-1], 1)[:, None]
+        below = np.take_along_axis(values, np.minimum(last + 1 + np.arange(steps)[:, None], SIZE - 1), 1)
+        under = ((below < _UNDER_HU).any(1) & mask.any(1)).sum(1) >= _AIR_PIXELS
+    flaws = []
+    for i in range(len(mask)):
+        if wrapped is not None and (wrapped[i] & ndimage.binary_dilation(span[i])).any():
+            flaws.append("metal (HU wrapped round)")
+        elif air[i].any() and _touching(air[i] & ndimage.binary_erosion(span[i], _SQUARE, border_value=1)):
+            flaws.append("air in the bone (or wrapped metal)")
+        else:
+            flaws.append("air under the bone" if under[i] else "")
+    return flaws
+
+
+def _touching(air: np.ndarray) -> bool:
+    """Whether there are pixels of air that touch, and enough of them that it is no noise."""
+    labels, count = ndimage.label(air, _SQUARE)
+    return count > 0 and np.bincount(labels.ravel())[1:].max() >= _AIR_PIXELS
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -134,27 +174,33 @@ def _region(angle: float) -> str:
     return "frontal" if back < -np.sqrt(0.5) else "occipital" if back > np.sqrt(0.5) else "side"
 
 
-def _half_maximum(values, mask) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 128) rows where a column reaches half of its table's peak, and where it falls below half of the other's.
+def _half_maximum(values, mask, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 128) rows where a column comes half-way from what lies beside the bone to its table's peak; on either side.
 
     Sub-pixel full width at half maximum: where the true edge is whatever the sharpness of the kernel, as long as a
-    table is thicker than the point-spread function. The threshold itself would lie outside the bone.
+    table is thicker than the point-spread function. The threshold itself would lie outside of bone in tissue, and
+    inside of bone in air.
     """
-    edges = []
+    edges, reach = [], max(1, round(_BESIDE_MM / limits.pixel_mm))
+    around = np.arange(-reach, 5)[:, None]
     for turned, inside in ((values, mask), (values[:, ::-1], mask[:, ::-1])):
         first = np.argmax(inside, 1)[:, None]
-        table = np.take_along_axis(turned, np.minimum(first + np.arange(5)[:, None], SIZE - 1), 1)
-        half = table.max(1, keepdims=True) / 2
-        at = np.maximum(first, np.argmax((turned >= half) & (np.arange(SIZE)[:, None] >= first), 1)[:, None])
-        here = np.take_along_axis(turned, at, 1)
-        before = np.maximum(np.take_along_axis(turned, np.maximum(at - 1, 0), 1), 0)
-        edges.append((at - np.clip((here - half) / np.maximum(here - before, 1), 0, 1))[:, 0])
+        profile = np.take_along_axis(turned, np.clip(first + around, 0, SIZE - 1), 1)
+        peak, beside = profile[:, reach:].max(1, keepdims=True), profile[:, : reach + 1].min(1, keepdims=True)
+        half = (peak + beside) / 2
+        # The first of the bone that is above, and what is last below before it.
+        above = (profile >= half) & (around >= 0)
+        outer = (profile < half) & (np.arange(len(around))[:, None] < np.argmax(above, 1)[:, None])
+        at = len(around) - 1 - np.argmax(outer[:, ::-1], 1)[:, None]
+        at = np.where(outer.any(1, keepdims=True), at, 0)
+        low, high = (np.take_along_axis(profile, at + k, 1) for k in (0, 1))
+        edges.append((first + around[at[:, 0], 0][:, None] + (half - low) / np.maximum(high - low, 1))[:, 0])
     return edges[0], SIZE - 1 - edges[1]
 
 
 def _measure(values, out, mask, arcs, normals, limits: Limits) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Of N windows: thickness along each column, (N, 128) mm, and DEFINITIONS' numbers, (N,) each."""
-    top, bottom = _half_maximum(values, mask)
+    top, bottom = _half_maximum(values, mask, limits)
     column_mm = np.where(mask.any(1), bottom - top, 0) * limits.pixel_mm
     cosine = np.empty_like(column_mm)
     lean = np.empty(len(out))
@@ -171,18 +217,20 @@ def _measure(values, out, mask, arcs, normals, limits: Limits) -> tuple[np.ndarr
     }
 
 
-def _judge(mask, column_mm, about: dict, limits: Limits) -> str:
+def _judge(mask, column_mm, about: dict, flaw: str, limits: Limits) -> str:
     """Why a window is thrown out, or ""."""
     rows = np.flatnonzero(mask.any(1))
     low, high = limits.thickness_mm
     rules = (
+        (about["max_hu"] >= limits.max_hu, "metal"),
+        (flaw.startswith("metal"), flaw),
         (not mask.any(0).all(), "bone missing in a column"),
+        (flaw, flaw),
         (about["lean_degrees"] > limits.lean_degrees, "surface leans out of the plane"),
         (not low <= column_mm.mean() <= high, "mean thickness outside the limits"),
         (about["thickest_mm"] >= limits.thickest_mm, "too thick somewhere"),
         (len(rows) and rows[-1] >= 70, "reaches too deep"),
         (len(rows) and abs(rows[0] - APEX_ROW) > 1, "apex off its row"),
-        (about["max_hu"] >= limits.max_hu, "metal"),
         (about["region"] not in limits.regions, "region not wanted"),
     )
     return next((reason for wrong, reason in rules if wrong), "")

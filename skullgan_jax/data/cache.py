@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from skullgan_jax.command.progress import Progress
+from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import files, paths
+from skullgan_jax.machine import files, lock, paths
 from skullgan_jax.slices.size import SIZE
 
 NAME = "skullgan_jax_cache"  # the folder beside the data
@@ -24,6 +24,8 @@ def cached(
     name: str, folders: list[Path], decode: Callable[[], Iterable[np.ndarray]], *, num: int, dtype, what: str
 ) -> np.memmap:
     """The images of file `name` in the first folder that has it; where none has, they are decoded into it first.
+
+    Of several processes that want them one decodes, and the others wait for it.
 
     Args:
       name: changes whenever the images do.
@@ -40,13 +42,19 @@ def cached(
       InputError: no room, or what `decode` raises.
     """
     folders = [paths.at_home(folder) for folder in folders]
-    for folder in folders:
-        if (folder / name).exists():
-            return open_slices(folder / name)
-    images = decode()
-    path = _first_writable(folders) / name
-    _write(path, images, num, np.dtype(dtype).newbyteorder("<"), what)
+    if (path := _found(name, folders)) is None:
+        path = _first_writable(folders) / name
+        # One process decodes, and nobody takes a file away that others have mapped.
+        with lock.in_turn(path, lambda: say(f"{path}: another process decodes into it; waiting for that")):
+            if (there := _found(name, folders)) is None:
+                _write(path, decode(), num, np.dtype(dtype).newbyteorder("<"), what)
+            else:
+                path = there
     return open_slices(path)
+
+
+def _found(name: str, folders: list[Path]) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).exists()), None)
 
 
 def _first_writable(folders: list[Path]) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skullgan_jax.data import cache
+from skullgan_jax.data import cache, prepared
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import paths
 from skullgan_jax.machine.tensorflow import import_tensorflow
@@ -43,6 +43,10 @@ def open_celeba(data_dir: str = "", num: int = 100_000, cache_dir: str | None = 
     if "://" in data_dir:
         raise InputError(f"{data_dir} is not on this machine: copy it to a local disk and give that path")
     root = paths.at_home(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    if prepared.is_prepared(root):
+        raise InputError(
+            f"{root} holds skulls from prepare, no CelebA: give them with --config.data.name=skull, or another path"
+        )
     try:
         version = _find_version(root)
         files = [] if version else _find_files(root)

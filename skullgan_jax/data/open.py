@@ -1,30 +1,28 @@
 """Training data: skull slices in HU, CelebA, the built-in phantom, and their calibration."""
 
 import dataclasses
-import hashlib
 
 import numpy as np
+import psutil
 
-from skullgan_jax.data import prepared
+from skullgan_jax.data import fingerprint, prepared
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.data.batches import batches, num_steps_per_epoch, order
 from skullgan_jax.data.celeba import open_celeba
 from skullgan_jax.errors import InputError
 from skullgan_jax.slices.calibration import Calibration
+from skullgan_jax.slices.size import SIZE
 
 __all__ = [
     "Calibration",
     "Dataset",
     "batches",
-    "fingerprint",
     "num_steps_per_epoch",
     "open_celeba",
     "open_data",
     "open_slices",
     "order",
 ]
-
-_FINGERPRINT_SLICES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Dataset:
       calibration: the values of -1 and +1.
       pixel_mm: the edge of a pixel in mm.
       name: skull, celeba or phantom.
-      fingerprint: 16 hex digits that change with the content; a resume on other data is refused by it.
+      fingerprint: hex digits that change with the content; a resume on other data is refused by it.
     """
 
     images: np.ndarray
@@ -61,32 +59,33 @@ def open_data(data_config, seed: int, split: str = "train") -> Dataset:
     """
     name, path, pixel_mm = data_config.name, str(data_config.path), float(data_config.pixel_mm)
     if name == "celeba":
-        images, calibration = open_celeba(path, data_config.num), Calibration(0, 255)
-    elif name != "skull":
+        images = open_celeba(path, data_config.num)
+        return Dataset(images, Calibration(0, 255), pixel_mm, name, fingerprint.of(images))
+    if name != "skull":
         raise InputError(f"--config.data.name is {name!r}: give skull or celeba")
-    elif not path:
+    if not path:
         raise InputError("--config.data.path is empty: give a .npy/.npz of (N, 128, 128) HU, or the word phantom")
-    elif path == "phantom":
+    if path == "phantom":
         from skullgan_jax.data.phantom import segments
 
+        _check_room(data_config.num)
         name, images = "phantom", segments(data_config.num, seed)
-        calibration = Calibration.of(images)
+    elif prepared.is_prepared(path):
+        images, pixel_mm = prepared.open_split(path, split)
     else:
-        if prepared.is_prepared(path):
-            images, pixel_mm = prepared.open_split(path, split)
-        else:
-            images = open_slices(path)
-        try:
-            calibration = Calibration.of(images)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-    return Dataset(images, calibration, pixel_mm, name, fingerprint(images, calibration))
+        images = open_slices(path)
+    seen = fingerprint.Fingerprint()
+    try:
+        calibration = Calibration.of(images, also=seen.update)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return Dataset(images, calibration, pixel_mm, name, seen.hexdigest())
 
 
-def fingerprint(images: np.ndarray, calibration: Calibration) -> str:
-    """Hashes shape, dtype, range and up to 64 evenly spaced slices; byte and memory order do not matter."""
-    dtype = images.dtype.newbyteorder("<")
-    digest = hashlib.sha256(f"{images.shape} {dtype.str} {calibration}".encode())
-    for i in np.unique(np.linspace(0, len(images) - 1, _FINGERPRINT_SLICES).astype(int)):
-        digest.update(np.ascontiguousarray(images[i], dtype))
-    return digest.hexdigest()[:16]
+def _check_room(num: int) -> None:
+    needed, available = num * SIZE * SIZE * 2, psutil.virtual_memory().available
+    if needed > available:
+        raise InputError(
+            f"--config.data.num={num}: so many slices of the phantom take {needed / 1e9:.1f} GB of memory, "
+            f"{available / 1e9:.1f} GB are available; give fewer"
+        )

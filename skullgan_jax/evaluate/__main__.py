@@ -18,18 +18,20 @@ from skullgan_jax.machine import signals
 if __name__ == "__main__":
     signals.hold()  # what follows takes a while
 
+import contextlib
 import csv
 import json
 import os
 import pathlib
-import shutil
 
 from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import files
+from skullgan_jax.machine import files, lock
 from skullgan_jax.machine.extras import need
 from skullgan_jax.slices.size import PIXEL_MM
+
+_OURS = ("figures", "metrics.json", "radiology.csv", "report.html", "model_card.md")
 
 
 def _flags() -> Parser:
@@ -62,12 +64,35 @@ def _flags() -> Parser:
 def run(argv: list[str] | None = None) -> None:
     """The command; argv, without the program's name, defaults to that of the process."""
     flags = _flags().parse_args(argv)
-    with refusing("interrupted; nothing was written"):
+    with refusing("interrupted; nothing was written"), _reading(flags):
+        _run(flags)
+
+
+@contextlib.contextmanager
+def _reading(flags):
+    """Say what cannot be read, where whoever reads did not."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        named = error.filename or f"a file of --real={flags.real} or --fake={flags.fake}"
+        reason = error.strerror or error
+        raise InputError(f"{named}: cannot be read ({reason}); see to its rights and its disk") from None
+
+
+@contextlib.contextmanager
+def _writing(output: pathlib.Path):
+    """For the length of the block, be the only one that writes to the output, and say of it what cannot be written."""
+    with lock.only_writer(output):
         try:
-            _run(flags)
+            yield
+        except BrokenPipeError:
+            raise
         except OSError as error:
             reason = error.strerror or error
-            raise InputError(f"--output={flags.output}: cannot be written ({reason}); give another folder") from None
+            fix = "free some space, or give another folder"
+            raise InputError(f"--output={output}: cannot be written ({reason}); {fix}") from None
 
 
 def _run(flags) -> None:
@@ -76,8 +101,10 @@ def _run(flags) -> None:
     for name in ("real", "fake", "output"):
         if not getattr(flags, name):
             raise InputError(f"--{name} is missing; see --help")
-    if flags.num < 2 or flags.seed < 0:
-        raise InputError(f"--num={flags.num} --seed={flags.seed}: give a number of 2 or more, and a seed of 0 or more")
+    if flags.num < 2:
+        raise InputError(f"--num={flags.num}: give a number of 2 or more")
+    if not 0 <= flags.seed < 1 << 31:  # twice as many are drawn of, and map and classifiers take 32 bits
+        raise InputError(f"--seed={flags.seed}: give one from 0 to 2147483647")
     if flags.pixel_mm is not None and not 0 < flags.pixel_mm < 100:
         raise InputError(f"--pixel_mm={flags.pixel_mm}: give the edge of a pixel in mm")
     output = pathlib.Path(flags.output)
@@ -93,9 +120,10 @@ def _run(flags) -> None:
     if flags.turing:
         from skullgan_jax.evaluate.turing.page import write_page
 
-        key = write_page(
-            output / "turing.html", real.hu, fake.hu, pixel_mm=real.pixel_mm, num=flags.turing_num, seed=flags.seed
-        )
+        with _writing(output):
+            key = write_page(
+                output / "turing.html", real.hu, fake.hu, pixel_mm=real.pixel_mm, num=flags.turing_num, seed=flags.seed
+            )
         return say(f"wrote {output / 'turing.html'} for the readers, and {key}, which is not for them")
     _evaluate(flags, output, real, fake)
 
@@ -103,6 +131,7 @@ def _run(flags) -> None:
 def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
     for module in ("matplotlib", "sklearn"):  # before the minutes that end in them
         need(module)
+    _refuse_others(output)
     from skullgan_jax.evaluate import inputs, judge
     from skullgan_jax.evaluate.report import card, figures
     from skullgan_jax.evaluate.report import page as report
@@ -117,35 +146,46 @@ def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
         model = load(flags.model)
         name = pathlib.Path(flags.model).name
         inputs.check_pair(real, inputs.Slices(name, None, 0, model.pixel_mm, True))
-    metrics, arrays = judge.evaluate(
-        real,
-        fake,
-        model=model,
-        train=train,
-        seed=flags.seed,
-        with_fid=flags.fid,
-        fid_weights=flags.fid_weights,
-        say=say,
-    )
-    beside = output.with_name(output.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        (beside / "figures").mkdir(parents=True)
-        drawn = figures.draw(beside / "figures", metrics, arrays, flags.seed)
-        (beside / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-        _write_table(beside / "radiology.csv", arrays["radiology"])
-        report.write(beside / "report.html", metrics, drawn)
+    ours = [*(name for name in _OURS if name != "figures"), *(f"figures/{name}.png" for name in figures.NAMES)]
+    with _writing(output), files.whole(output, ours=ours) as partial:  # entered now, lest it fail after minutes
+        with _reading(flags):
+            metrics, arrays = judge.evaluate(
+                real,
+                fake,
+                model=model,
+                train=train,
+                seed=flags.seed,
+                with_fid=flags.fid,
+                fid_weights=flags.fid_weights,
+                say=say,
+            )
+        (partial / "figures").mkdir(parents=True)
+        drawn = figures.draw(partial / "figures", metrics, arrays, flags.seed)
+        text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
+        (partial / "metrics.json").write_text(text, encoding="utf-8")
+        _write_table(partial / "radiology.csv", arrays["radiology"])
+        report.write(partial / "report.html", metrics, drawn)
         if model is not None:
-            (beside / "model_card.md").write_text(card.markdown(model, metrics), encoding="utf-8")
-        output.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(output / "figures", ignore_errors=True)
-        for path in sorted(beside.iterdir()):  # into what is there: a Turing test's key has to stay
-            os.replace(path, output / path.name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            (partial / "model_card.md").write_text(card.markdown(model, metrics), encoding="utf-8")
     for line in metrics["notes"]:
         say(f"note: {line}")
     say(f"{metrics['verdict']['headline']}. Look at {output / 'report.html'}")
+
+
+def _refuse_others(output: pathlib.Path) -> None:
+    """Refuse a folder in which something else has the names of a report."""
+    there = [name for name in _OURS if os.path.lexists(output / name)]
+    if not there:
+        return
+    try:
+        metrics = json.loads((output / "metrics.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        metrics = None
+    if not (isinstance(metrics, dict) and {"sets", "verdict"} <= metrics.keys()):
+        raise InputError(
+            f"--output={output}: holds {', '.join(there)} and no report that they are of, which would go; give another "
+            "folder"
+        )
 
 
 def _write_table(path: pathlib.Path, measured: dict) -> None:
@@ -168,8 +208,8 @@ def _score(flags) -> None:
     print(score.report(result))
     if flags.output:
         output = pathlib.Path(flags.output)
-        output.mkdir(parents=True, exist_ok=True)
-        files.write_json(output / "turing.json", result)
+        with _writing(output):
+            files.write_json(output / "turing.json", result)
         say(f"wrote {output / 'turing.json'}")
 
 

@@ -6,13 +6,11 @@ import pathlib
 
 import numpy as np
 
-from skullgan_jax.data import prepared
+from skullgan_jax.data import fingerprint, prepared
 from skullgan_jax.data.arrays import open_slices
-from skullgan_jax.data.open import fingerprint
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import paths
 from skullgan_jax.sampling.store import Store
-from skullgan_jax.slices import radiology
 from skullgan_jax.slices.calibration import Calibration
 from skullgan_jax.slices.size import PIXEL_MM
 
@@ -127,25 +125,15 @@ def trained_on(model, train: Slices) -> bool | None:
     known = model.provenance.get("data")
     if not isinstance(known, dict) or "fingerprint" not in known:
         return None
-    return known["fingerprint"] == fingerprint(train.hu, Calibration.of(train.hu))
+    return fingerprint.known(known["fingerprint"], train.hu, Calibration.of(train.hu))
 
 
 def _check_hu(path, hu: np.ndarray) -> None:
     """Refuses NaN, and what is no HU."""
     try:
-        found = Calibration.of(hu)
+        Calibration.of(hu).check_hu()
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    if found.hu_max <= 1.001 and found.hu_min >= -1.001:
-        raise InputError(
-            f"{path}: values from {found.hu_min:g} to {found.hu_max:g}, the networks' [-1, 1] and not HU; map them "
-            "back by the calibration of the model: hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min"
-        )
-    if found.hu_max <= radiology.THRESHOLD_HU:
-        raise InputError(
-            f"{path}: nothing above {radiology.THRESHOLD_HU:g} HU (greatest {found.hu_max:g}), no bone; give slices in "
-            "HU"
-        )
 
 
 def check_pair(a: Slices, b: Slices) -> None:

@@ -12,6 +12,7 @@ from skullgan_jax.evaluate.measures import (
     controls,
     embedding,
     fid,
+    fidelity,
     memorisation,
     pooled,
     spectrum,
@@ -19,7 +20,7 @@ from skullgan_jax.evaluate.measures import (
 from skullgan_jax.slices import copies, duplicates, radiology
 from skullgan_jax.version import __version__
 
-LEAST = 50  # slices of each set; with fewer, halves of the reals say nothing
+LEAST = 50  # slices of each set, and different reals with a skull; with fewer, halves of the reals say nothing
 
 
 def evaluate(
@@ -72,11 +73,11 @@ def evaluate(
     metrics["copies"] = {"num": int(copied.sum()), "share": float(copied.mean())}
     _measure(metrics, arrays, subjects, seed)
     clock("radiology")
-    if min(len(hu) for hu in sets.values()) < LEAST:
+    metrics["too_few"], few = _too_few(metrics, sets)
+    if metrics["too_few"]:
         metrics["left_out"].append(
-            f"fewer than {LEAST} slices ({len(real.hu)} real, {len(fake.hu)} fake): no floor of real halves, and so "
-            "no tests; no control, spectrum, precision, recall, density, coverage, KID, "
-            "near duplicates, t-SNE, classifiers"
+            f"fewer than {LEAST} {metrics['too_few']} ({few}): no floor of real halves, and so no tests; no control, "
+            "spectrum, precision, recall, density, coverage, KID, near duplicates, t-SNE, classifiers"
         )
     else:
         _compare(metrics, arrays, subjects, seed, clock)
@@ -125,7 +126,7 @@ def _measure(metrics: dict, arrays: dict, subjects, seed: int) -> None:
     """The radiology of each slice, and the distributions of each number over the slices that have it."""
     measured = {name: radiology.measured(hu, metrics["pixel_mm"]) for name, hu in arrays["sets"].items()}
     for name, found in measured.items():
-        metrics["sets"][name]["empty"] = int(np.isnan(found["mean_hu"]).sum())
+        metrics["sets"][name]["empty"] = len(arrays["sets"][name]) - len(_whole(found))
     metrics["radiology"] = {}
     for name in radiology.NAMES:
         real, fake = (measured[s][name].astype(np.float64) for s in ("real", "fake"))
@@ -135,6 +136,25 @@ def _measure(metrics: dict, arrays: dict, subjects, seed: int) -> None:
             of = None if subjects is None else subjects[known]
             metrics["radiology"][name] = compare.distributions(real, fake, of, seed)
     arrays["radiology"] = measured
+
+
+def _whole(measured: dict[str, np.ndarray]) -> np.ndarray:
+    """The indices of slices with a skull: what controls are drawn of, all of SDR, thickness and intensity."""
+    return np.flatnonzero(np.isfinite(np.stack([measured[n] for n in controls.NAMES])).all(0))
+
+
+def _too_few(metrics: dict, sets: dict[str, np.ndarray]) -> tuple[str | None, str]:
+    """What there is too little of for halves of the reals to say something, None if there is enough; and how many."""
+    real, fake = (len(hu) for hu in sets.values())
+    whole = real - metrics["sets"]["real"]["empty"]
+    different = len({np.ascontiguousarray(hu).tobytes() for hu in sets["real"]})
+    if min(real, fake) < LEAST:
+        return "slices", f"{real} real, {fake} fake"
+    if whole < LEAST:
+        return "reals with a skull", f"{whole} of {real}"
+    if different < LEAST:
+        return "different reals", f"{different} of {real}"
+    return None, ""
 
 
 def _compare(metrics: dict, arrays: dict, subjects, seed: int, clock) -> None:
@@ -148,6 +168,14 @@ def _compare(metrics: dict, arrays: dict, subjects, seed: int, clock) -> None:
     others = {name: m for name, m in members.items() if name != "real"}
     size = min(compare.MOST, *map(len, others.values()))
     pairs = compare.halvings(len(sets["real"]), subjects, size, seed)
+    smallest = min(len(a) for a, _ in pairs)
+    if smallest <= fidelity.NEIGHBOURS:  # one subject has nearly all of them
+        metrics["halved_by"], subjects = "slice", None
+        metrics["notes"].append(
+            f"most reals are of one subject: of halves by subject some would hold {smallest} slices, so limits are of "
+            "slices and leave out how much heads differ"
+        )
+        pairs = compare.halvings(len(sets["real"]), None, size, seed)
     metrics["half_size"] = int(np.median([len(a) for a, _ in pairs]))
     metrics["tests"] = compare.judge(every.distances, pairs, others, seed)
     for name, found in metrics["radiology"].items():
@@ -168,8 +196,7 @@ def _compare(metrics: dict, arrays: dict, subjects, seed: int, clock) -> None:
 def _control(arrays: dict, pixel_mm: float, seed: int) -> None:
     """Adds a set of idealised skulls, one for each real that has all of what they take from it."""
     sets, measured = arrays["sets"], arrays["radiology"]
-    whole = np.flatnonzero(np.isfinite(np.stack([measured["real"][n] for n in controls.NAMES])).all(0))
-    whole = compare.generator(seed, "control").permutation(whole)[: compare.MOST]
+    whole = compare.generator(seed, "control").permutation(_whole(measured["real"]))[: compare.MOST]
     sets["control"] = controls.idealised({n: measured["real"][n][whole] for n in controls.NAMES}, pixel_mm)
     measured["control"] = radiology.measured(sets["control"], pixel_mm)
 

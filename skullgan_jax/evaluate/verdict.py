@@ -6,6 +6,9 @@ from skullgan_jax.evaluate.inputs import Slices
 from skullgan_jax.evaluate.measures import compare
 from skullgan_jax.evaluate.measures.table import MEASURES, written
 
+ALIKE = 5  # effective number of different reals, below which a report warns
+FAR = 100  # limits of KID, beyond which it warns
+
 
 def verdict(metrics: dict) -> dict:
     """A headline and a line for each way of looking, with its numbers: {"headline", "lines": [{what, passes,
@@ -43,7 +46,7 @@ def verdict(metrics: dict) -> dict:
             text = f"tells fake from real in {_interval(found)} of cases (50 % is ideal; two halves of the reals: "
             add(what, found["passes"], text + f"{100 * floor['value']:.0f} %)")
     elif means:
-        add("Simple metrics", None, "; ".join(means) + "; too few slices for a test")
+        add("Simple metrics", None, "; ".join(means) + f"; too few {metrics['too_few']} for a test")
     if "discriminator" in metrics:
         found = metrics["discriminator"]
         text = f"calls {_interval(found['fake'])} of fakes and {_interval(found['real'])} of held-out reals real"
@@ -62,7 +65,7 @@ def verdict(metrics: dict) -> dict:
     if metrics["copies"]["share"] > 0.5:
         headline = "The fakes are copies of the real slices"
     elif not tests:
-        headline = "Too few slices to judge"
+        headline = f"Too few {metrics['too_few']} to judge"
     elif failed:
         headline = f"Told from real by {len(failed)} of {looks} looks: {', '.join(failed)}"
     else:
@@ -93,20 +96,32 @@ def notes(metrics: dict, real: Slices, fake: Slices) -> list[str]:
         )
     if metrics.get("memorisation", {}).get("trained_on") is False:
         lines.append(
-            f"{metrics['sets']['train']['name']}, given as --train, is not what the model was trained on (its "
-            "fingerprint is another): copies of what it was trained on are not looked for; give that set"
+            "what was given as --train is not what the model was trained on (its fingerprint is another): copies of "
+            "what it was trained on are not looked for; give that set"
         )
-    for name in ("real", "fake"):
+    for name, s in (("real", real), ("fake", fake)):
         empty = metrics["sets"][name]["empty"]
         if empty:
             lines.append(
-                f"{empty} {name} slices hold no bone to measure; they are left out of SDR, thickness, intensity"
+                f"{empty} of {len(s.hu)} {name} slices hold no skull to measure (no bone, or no column with three "
+                "pixels of it): they are missing from SDR, thickness or intensity"
             )
-    for s in (real, fake):
         if not s.stated:
-            lines.append(f"{s.name} does not state its pixel size; {s.pixel_mm:g} mm is assumed")
+            lines.append(f"the {name} slices do not state their pixel size; {s.pixel_mm:g} mm is assumed")
         if len(s.hu) < s.total:
-            lines.append(f"{len(s.hu)} of {s.total} slices of {s.name} were looked at, evenly spread")
+            lines.append(f"{len(s.hu)} of {s.total} {name} slices were looked at, evenly spread")
+    if "duplicates" in metrics and (effective := metrics["duplicates"]["real"]["effective"]) < ALIKE:
+        lines.append(
+            f"the real slices are near duplicates of each other (effective number {effective:.1f} of {len(real.hu)}): "
+            "two halves of them differ by little, so other skulls fail by limits that say nothing of skulls"
+        )
+    kid = metrics.get("tests", {}).get("kid")
+    if kid and kid["fake"]["value"] > FAR * kid["limit"]:
+        lines.append(
+            f"KID is far beyond its limit ({written('kid', kid['fake']['value'])} against "
+            f"{written('kid', kid['limit'])}), as where the fakes have what hardly varies in the reals: so far out it "
+            "grows without measure, and its size says nothing more"
+        )
     if real.subjects is None:
         lines.append(
             "the real slices do not say whose they are: intervals and limits take slices as independent and are too "

@@ -36,12 +36,17 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
     Args:
       path: the final name.
       ours: of a folder that is there, the names (patterns of fnmatch) that the new one replaces, whether it has them
-        or not; entries of other names are carried over, unless the new one has the same.
+        or not; "a/b" is b in its folder a. Entries of other names are carried over, unless the new one has the same.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: it cannot be written; or is a folder that cannot be renamed, a mount point, or should not, as who started
+        this is in it.
     """
     final = pathlib.Path(os.path.realpath(path))
+    if final.is_dir() and pathlib.Path.cwd().is_relative_to(final):
+        raise OSError(errno.EBUSY, "it is, or holds, the folder that this runs in")
+    if os.path.ismount(final):
+        raise OSError(errno.EBUSY, "a disk is mounted there, so it takes a folder in it")
     if final.parent.is_file():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(final.parent))
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -52,11 +57,29 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
             if partial.is_dir() and final.is_dir():
                 _carry_over(final, partial, ours)
             flush(partial)
-            _put(partial, final, aside)
+            if old := _put(partial, final, aside):
+                _carry_over(old, final, ours)  # what came into it since
             flush(final.parent, inside=False)
         finally:
             remove(partial)
             remove(aside)
+
+
+@contextlib.contextmanager
+def beside(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A new name beside `path` for what is gone at the end of the block, and after a kill with the next writer's.
+
+    Raises:
+      OSError: nothing can be written there.
+    """
+    final = pathlib.Path(os.path.realpath(path))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    clean(final)
+    with _marked(final) as (partial, _):
+        try:
+            yield partial
+        finally:
+            remove(partial)
 
 
 def clean(final: str | os.PathLike) -> None:
@@ -127,12 +150,17 @@ def _is_of_here(text: str) -> bool:
 def _carry_over(there: pathlib.Path, new: pathlib.Path, ours: Collection[str]) -> None:
     """Have what is not ours in both folders, the same file where the filesystem knows links, else a copy."""
     for entry in there.iterdir():
-        if os.path.lexists(new / entry.name) or any(fnmatch.fnmatchcase(entry.name, each) for each in ours):
+        target, folder = new / entry.name, entry.is_dir() and not entry.is_symlink()
+        inside = [each.removeprefix(f"{entry.name}/") for each in ours if each.startswith(f"{entry.name}/")]
+        if folder and inside:
+            target.mkdir(exist_ok=True)
+            _carry_over(entry, target, inside)
+        elif os.path.lexists(target) or any(fnmatch.fnmatchcase(entry.name, each) for each in ours):
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link)
+        elif folder:
+            shutil.copytree(entry, target, symlinks=True, copy_function=_link)
         else:
-            _link(entry, new / entry.name)
+            _link(entry, target)
 
 
 def _link(source, target, **_):
@@ -143,18 +171,16 @@ def _link(source, target, **_):
     return target
 
 
-def _put(partial: pathlib.Path, final: pathlib.Path, aside: pathlib.Path) -> None:
-    with signals.undisturbed():  # what is aside is all there is of it, for a moment
-        if not (partial.is_dir() and final.is_dir()):
-            partial.replace(final)
-        elif not _exchange(partial, final):
-            try:
-                final.rename(aside)
-                partial.rename(final)
-            except BaseException:
-                if aside.exists() and not final.exists():
-                    aside.rename(final)
-                raise
+def _put(partial: pathlib.Path, final: pathlib.Path, aside: pathlib.Path) -> pathlib.Path | None:
+    """Give it its final name; where the folder is now that had it, if one had."""
+    if not (partial.is_dir() and final.is_dir()):
+        partial.replace(final)
+        return None
+    if _exchange(partial, final):
+        return partial
+    final.rename(aside)
+    partial.rename(final)
+    return aside
 
 
 def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:

@@ -1,18 +1,21 @@
 """The system's lock on a file, which network filesystems know, too: it ends with its process, however that ends."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import pathlib
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import signals
 
 _MARK = "skullgan_jax has this locked"
+_held = threading.local()
 
 
 def flock(file) -> bool:
@@ -28,7 +31,8 @@ def flock(file) -> bool:
 def only_writer(output: str | os.PathLike, flag: str = "--output") -> Iterator[None]:
     """For the length of the block, be the only job that writes to this output.
 
-    A file beside the output, .NAME.lock, is locked; it says whose it is, and goes at the end.
+    A file beside the output, .NAME.lock, is locked; it says whose it is, and goes at the end. What has an output may
+    call what asks for it, too.
 
     Args:
       output: a file or a folder, which need not be there.
@@ -39,7 +43,13 @@ def only_writer(output: str | os.PathLike, flag: str = "--output") -> Iterator[N
     """
     final = pathlib.Path(os.path.realpath(output))
     path = final.with_name(f".{final.name}.lock")
+    mine = _held.__dict__.setdefault("paths", set())
+    if path in mine:
+        yield
+        return
     try:
+        if path.parent.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(path)
     except BlockingIOError:
@@ -52,18 +62,45 @@ def only_writer(output: str | os.PathLike, flag: str = "--output") -> Iterator[N
         if (said := file.read()) and _MARK not in said:
             raise InputError(f"{path}: is there and not of skullgan_jax; remove it, or give another {flag}")
         write_holder(file, mark=_MARK)
+        mine.add(path)
         try:
             with signals.before_leaving(lambda _: path.unlink(missing_ok=True)):
                 yield
         finally:
+            mine.remove(path)
             path.unlink(missing_ok=True)
 
 
-def _locked(path: pathlib.Path):
+@contextlib.contextmanager
+def in_turn(path: str | os.PathLike, waiting: Callable[[], object]) -> Iterator[None]:
+    """For the length of the block, be the only process that makes this file; the others wait until they can be.
+
+    Args:
+      path: the file, which need not be there; its folder is.
+      waiting: is called before this one waits.
+
+    Raises:
+      OSError: nothing can be written beside it.
+    """
+    path = pathlib.Path(path)
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        file = _locked(beside)
+    except BlockingIOError:
+        waiting()
+        file = _locked(beside, wait=True)
+    with file:
+        try:
+            yield
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _locked(path: pathlib.Path, *, wait: bool = False):
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             raise

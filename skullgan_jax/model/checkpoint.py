@@ -1,52 +1,76 @@
-"""Checkpoints of a run, by Orbax: the latest and the best, written asynchronously and atomically.
+"""Checkpoints of a run, written by Orbax, asynchronously and whole: the latest and the best.
 
 Two are kept in <workdir>/checkpoints: the latest, from which the run resumes exactly, and the one with the lowest
 `swd`. A new one is complete under its final name before an old one goes, so a full disk or a kill costs at most the one
-being written.
+being written. With each array its CRC-32 is kept, and compared when it is read.
 """
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import pathlib
+import re
 import sys
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from typing import TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
-from skullgan_jax import errors
+from skullgan_jax.errors import InputError
+from skullgan_jax.machine import files
+
+T = TypeVar("T")
+_PIECE = 1 << 26  # bytes of an array that one core takes at a time
+_LATE_SECONDS = 0.5  # in which reads beside one that fails come to their end, while nobody hears them
+_LEFT = re.compile(r"\d+\.(removed|orbax-checkpoint-tmp.*)")  # what a killed writer left
+
+
+class Damaged(InputError):
+    """A checkpoint is not, or not all of, what was saved; names its file."""
 
 
 class Checkpoints:
-    """The checkpoints of one workdir; a step is how many steps were done when it was saved."""
+    """The checkpoints of one workdir; a step is how many steps were done when it was saved.
 
-    def __init__(self, workdir: str | os.PathLike, *, create: bool = True):
-        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
-        keep = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(1),
-                checkpoint_managers.BestN(
-                    get_metric_fn=_swd, reverse=True, n=1, keep_checkpoints_without_metrics=False
-                ),
-            ]
-        )
-        with quiet_libraries():  # Orbax warns that it will only read
-            self._manager = ocp.CheckpointManager(
-                self.folder,
-                options=ocp.CheckpointManagerOptions(
-                    create=create,
-                    read_only=not create,
-                    cleanup_tmp_directories=create,
-                    preservation_policy=keep,
-                    best_fn=_swd,
-                    best_mode="min",
-                    keep_checkpoints_without_metrics=False,
-                    multiprocessing_options=ocp.options.MultiprocessingOptions() if create else _alone(),
-                ),
-                item_names=("state", "meta"),
-            )
+    Args:
+      workdir: of the run.
+      create: to write, too, by all processes of a job together; else it only reads, each process for itself.
+      known: what `listed` gave the first of several processes: one directory may look different to each of them.
+    """
+
+    def __init__(
+        self, workdir: str | os.PathLike, *, create: bool = True, known: Mapping[int, float | None] | None = None
+    ):
+        self.folder = _folder(workdir)
+        if create and jax.process_index() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for entry in self.folder.iterdir():
+                if _LEFT.fullmatch(entry.name):
+                    files.remove(entry)
+        self._known = dict(listed(workdir) if known is None else known)
+        self._create, self._writer, self._saving = create, None, {}
+
+    @property
+    def steps(self) -> list[int]:
+        """What is there, the latest first."""
+        return sorted(self._known, reverse=True)
+
+    @property
+    def latest(self) -> int | None:
+        return max(self._known, default=None)
+
+    @property
+    def best(self) -> int | None:
+        """The step with the lowest swd, else the latest."""
+        judged = {step: swd for step, swd in self._known.items() if swd is not None}
+        return min(judged, key=judged.__getitem__) if judged else self.latest
 
     def save(self, state, meta: dict, *, swd: float | None) -> None:
         """Start saving state (a pytree of arrays with a `step`); returns once the arrays may be overwritten.
@@ -61,56 +85,258 @@ class Checkpoints:
         """
         step = int(state.step)
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
-                metrics=None if swd is None else {"swd": swd},
+            self._settle()
+            if self._writer is None:
+                self._writer = _writer(self.folder)
+            self._writer.save(
+                self.folder / str(step),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    meta=ocp.args.JsonSave(_signed(meta | {"swd": swd}, _sums(state))),
+                ),
             )
         except Exception as e:
             raise self._failed(e) from e
+        self._saving = {step: swd}
 
     def wait(self) -> None:
         """Return when nothing is being written. Raises InputError as `save` does."""
         try:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+            self._settle()
         except Exception as e:
             raise self._failed(e) from e
 
-    def _failed(self, error) -> errors.InputError:
-        self._manager.reload()
+    def _settle(self) -> None:
+        """Have what was being saved under its final name, and then of the others only the best."""
+        if self._writer is not None:
+            self._writer.wait_until_finished()
+            self._writer.check_for_errors()
+        if not self._saving:
+            return
+        self._known |= self._saving
+        self._saving = {}
+        if jax.process_index() == 0:
+            files.flush(self.folder, inside=False)
+        for step in set(self._known) - {self.latest, self.best}:
+            del self._known[step]
+            if jax.process_index() == 0:
+                # Renamed first: who reads it finds it whole or not at all.
+                gone = self.folder / f"{step}.removed"
+                with contextlib.suppress(FileNotFoundError):  # somebody was quicker
+                    (self.folder / str(step)).rename(gone)
+                files.remove(gone)
+
+    def _failed(self, error) -> InputError:
+        self._saving = {}
         reason = " ".join(str(error).split())[:200]
         good = "no checkpoint is there yet" if self.latest is None else f"the checkpoint of step {self.latest} is good"
-        return errors.InputError(
+        return InputError(
             f"{self.folder}: saving a checkpoint failed ({reason}); {good}: "
             "free some space and run the same command again"
         )
 
-    @property
-    def latest(self) -> int | None:
-        return self._manager.latest_step()
-
-    @property
-    def best(self) -> int | None:
-        """The step with the lowest swd, else the latest."""
-        best = self._manager.best_step()
-        return self.latest if best is None else best
-
     def meta(self, step: int) -> dict:
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        """What was saved with the state. Raises Damaged."""
+        return _read(self.folder / str(step))[0]
+
+    def write_meta(self, step: int, meta: dict) -> None:
+        """Put another in its place, where this writes. Raises OSError, Damaged."""
+        if not self._create or jax.process_index() != 0:
+            return
+        folder = self.folder / str(step)
+        _, sums, swd = _read(folder)
+        files.write_text(_meta_of(folder), json.dumps(_signed(meta | {"swd": swd}, sums)))
 
     def restore(self, step: int, like):
-        """The state saved at a step, as arrays with the shapes, dtypes and shardings of `like`."""
-        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))).state
+        """The state saved at a step, as arrays with the shapes, dtypes and shardings of `like`. Raises Damaged."""
+        return self.restore_parts(step, like, partial=False)
 
-    def restore_parts(self, step: int, like: dict) -> dict:
-        """Some fields of the state, by name, e.g. the weights without Adam's moments."""
+    def restore_parts(self, step: int, like, *, partial: bool = True):
+        """Some fields of the state, by name, e.g. the weights without Adam's moments. Raises Damaged."""
+        folder = self.folder / str(step)
+        _, sums, _ = _read(folder)
         arguments = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), like)
-        item = ocp.args.PyTreeRestore(item=like, restore_args=arguments, partial_restore=True)
-        return self._manager.restore(step, args=ocp.args.Composite(state=item)).state
+        wanted = ocp.args.PyTreeRestore(item=like, restore_args=arguments, partial_restore=partial)
+        alone = _alone()
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        with quiet_libraries(), contextlib.closing(ocp.Checkpointer(handler, multiprocessing_options=alone)) as reader:
+            try:
+                found = reader.restore(folder / "state", args=wanted)
+            except (jax.errors.JaxRuntimeError, MemoryError):
+                raise
+            except Exception as error:  # whatever a damaged file runs into
+                time.sleep(_LATE_SECONDS)
+                raise Damaged(_where(folder / "state", error)) from None
+        if sums is not None:
+            now = _sums(found)
+            wrong = [name for name, value in now.items() if sums.get(name) != value]
+            if wrong:
+                more = f" and {len(wrong) - 1} more" if wrong[1:] else ""
+                raise Damaged(f"{folder}/state: damaged ({wrong[0]}{more} not as saved, by its checksum)")
+        return found
+
+    def set_aside(self, step: int) -> pathlib.Path | None:
+        """Count a checkpoint no more; where this writes, have it under another name, which is returned."""
+        del self._known[step]
+        if not self._create:
+            return None
+        aside = self.folder / f"{step}.damaged"
+        if jax.process_index() == 0:
+            files.remove(aside)
+            (self.folder / str(step)).rename(aside)
+        return aside
 
     def close(self) -> None:
-        self._manager.close()
+        if self._writer is not None:
+            self._settle()
+            self._writer.close()
+
+
+def listed(workdir: str | os.PathLike) -> dict[int, float | None]:
+    """Step -> swd of the checkpoints that are there; None of one that was not judged, or whose swd cannot be read."""
+    found = {}
+    folder = _folder(workdir)
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        if name.isdigit():
+            try:
+                found[int(name)] = _read(folder / name)[2]
+            except Damaged:
+                found[int(name)] = None
+    return found
+
+
+def exists(workdir: str | os.PathLike) -> bool:
+    """Whether a workdir holds a checkpoint."""
+    folder = _folder(workdir)
+    return folder.is_dir() and any(name.isdigit() for name in os.listdir(folder))
+
+
+def is_one(path: pathlib.Path) -> bool:
+    """Whether a path is that of a checkpoint, e.g. runs/skull/checkpoints/1000."""
+    return path.name.isdigit() and path.parent.name == "checkpoints" and path.is_dir()
+
+
+def read(workdir: str | os.PathLike, read: Callable[[Checkpoints, int], T], step: int | None = None) -> T:
+    """What `read(checkpoints, step)` makes of a checkpoint: of a given step, else of the best.
+
+    Raises:
+      InputError: it is damaged, with the others that are there.
+    """
+    while True:
+        checkpoints = Checkpoints(workdir, create=False)
+        at = step
+        try:
+            if step is None:
+                for at in checkpoints.steps:
+                    checkpoints.meta(at)  # of a damaged one nobody knows whether it is the best
+                at = checkpoints.best
+            assert at is not None  # as there is a checkpoint
+            return read(checkpoints, at)
+        except Damaged as error:
+            if step is None and not (checkpoints.folder / str(at)).exists():
+                continue  # who trains here has a newer or a better one: look again
+            others = [f"{checkpoints.folder / str(other)}" for other in checkpoints.steps if other != at]
+            offered = f"give {' or '.join(others)} in its place" if others else "there is no other checkpoint"
+            raise InputError(f"{error}; {offered}") from None
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{_meta_of(checkpoints.folder / str(at))}: not of a run ({error!r})") from None
+
+
+def _folder(workdir: str | os.PathLike) -> pathlib.Path:
+    return pathlib.Path(workdir).absolute() / "checkpoints"
+
+
+def _meta_of(folder: pathlib.Path) -> pathlib.Path:
+    return folder / "meta" / "metadata"
+
+
+def _read(folder: pathlib.Path) -> tuple[dict, dict[str, int] | None, float | None]:
+    """(meta, checksums of the arrays, swd) of a checkpoint; those of before had none of the second. Raises Damaged."""
+    path = _meta_of(folder)
+    meta = _json(path)
+    if "checksums" not in meta:
+        judged = folder / "metrics" / "metrics"
+        return meta, None, _json(judged).get("swd") if judged.exists() else None
+    sums = meta.pop("checksums")
+    if not isinstance(sums, dict) or _signed(meta, sums.get("arrays"))["checksums"] != sums:
+        raise Damaged(f"{path}: damaged (not as saved, by its checksum)")
+    swd = meta.pop("swd")
+    return meta, sums["arrays"], swd
+
+
+def _json(path: pathlib.Path) -> dict:
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if isinstance(value, dict):
+            return value
+        reason = "holds no fields"
+    except FileNotFoundError:
+        reason = "missing"
+    except ValueError:  # of the JSON, or of UTF-8
+        reason = "damaged" if path.stat().st_size else "empty"
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    raise Damaged(f"{path}: {reason}")
+
+
+def _signed(meta: dict, sums: dict[str, int] | None) -> dict:
+    """Meta with the checksums of the arrays and of itself."""
+    text = json.dumps([meta, sums], sort_keys=True)
+    return meta | {"checksums": {"arrays": sums, "meta": zlib.crc32(text.encode())}}
+
+
+def _sums(tree) -> dict[str, int]:
+    """Name -> checksum of each array: the CRC-32 of those of its pieces, which all cores take part in."""
+    leaves, _ = jax.tree.flatten_with_path(_whole(tree))
+    sums = {}
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, array in leaves:
+            whole = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            pieces = [whole[i : i + _PIECE] for i in range(0, max(len(whole), 1), _PIECE)]
+            sums[jax.tree_util.keystr(path, simple=True, separator="/")] = pool.map(zlib.crc32, pieces)
+        return {name: zlib.crc32(np.array(list(found), "<u4")) for name, found in sums.items()}
+
+
+def _whole(tree):
+    """The same with all of each array on this process, which collects those that are divided over several."""
+
+    def of(array):
+        if array.is_fully_addressable or array.is_fully_replicated:
+            return array
+        everywhere = jax.sharding.NamedSharding(array.sharding.mesh, jax.sharding.PartitionSpec())
+        return np.asarray(jax.jit(lambda x: x, out_shardings=everywhere)(array))
+
+    return jax.tree.map(of, tree)
+
+
+def _writer(folder: pathlib.Path) -> ocp.AsyncCheckpointer:
+    def flush():  # before the new one gets its final name; Orbax calls it in one process
+        for entry in folder.glob("*.orbax-checkpoint-tmp*"):
+            files.flush(entry)
+
+    options = ocp.options.AsyncOptions(post_finalization_callback=flush)
+    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler("state", "meta"), async_options=options)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Of a job of several processes any may read what lies there, without waiting for the others."""
+    mine = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"reader_{mine}"
+    )
+
+
+def _where(folder: pathlib.Path, error: BaseException | None) -> str:
+    """The file that an error of reading names, or the folder, and the array, if it names one."""
+    text = "_METADATA" if isinstance(error, json.JSONDecodeError) else ""
+    path = folder / text
+    while error is not None:
+        text, error = f"{text} {error}", error.__cause__ or error.__context__
+    if named := re.search(re.escape(f"{folder}/") + r"[\w.]+[\w./]*", text):
+        path = pathlib.Path(named[0])
+    array = re.search(r'"([\w.]+)/[\w.]*" in OCDBT', text)
+    return f"{path}: damaged or not all there" + (f" ({array[1].replace('.', '/')})" if array else "")
 
 
 @contextlib.contextmanager
@@ -136,21 +362,3 @@ def quiet_libraries():
 def _unraisable(others, event) -> None:
     if not (event.exc_type is RuntimeError and str(event.exc_value) == "Event loop is closed"):
         others(event)
-
-
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """Of a job of several processes any may read what lies there, without waiting for the others."""
-    mine = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"reader_{mine}"
-    )
-
-
-def _swd(metrics: dict) -> float:
-    return metrics["swd"]
-
-
-def exists(workdir: str | os.PathLike) -> bool:
-    """Whether a workdir holds a complete checkpoint."""
-    folder = pathlib.Path(workdir) / "checkpoints"
-    return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())

@@ -1,13 +1,16 @@
 """The front door of models: a model directory, a training workdir or a released .pth becomes a Model."""
 
 import contextlib
+import functools
+import math
 import os
 import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import safetensors
+import numpy as np
+from flax import traverse_util
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import checkpoint, directory, pytorch_pair
@@ -19,73 +22,114 @@ from skullgan_jax.slices.calibration import Calibration
 def load(path: str | os.PathLike) -> Model:
     """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
 
+    Of a workdir another checkpoint can be named, e.g. runs/skull/checkpoints/1000.
+
     Raises:
       InputError: there is no model, or its files do not fit together.
     """
     folder = pathlib.Path(path)
-    if checkpoint.exists(folder):
-        return _from_workdir(folder)
+    if checkpoint.is_one(folder) or checkpoint.exists(folder):
+        named = checkpoint.is_one(folder)
+        model = _from_workdir(folder.parent.parent, int(folder.name)) if named else _from_workdir(folder)
+        _check(model, path)
+        return model
     if folder.is_file():
-        return pytorch_pair.read(generator=folder)
+        try:
+            return pytorch_pair.read(generator=folder)
+        except InputError as error:
+            how = f"say it in: skullgan convert --generator={path} --output=DIR --hu_scale=signed (or unit)"
+            raise InputError(str(error).replace(pytorch_pair.ADVICE, how)) from None
     try:
         model = _from_directory(folder)
-    except InputError as e:
-        raise InputError(f"{path}: {e}") from None
     except FileNotFoundError as e:
         raise InputError(
             f"{path}: no model here ({pathlib.Path(e.filename).name} is missing); "
             "give a model directory, a training workdir or a .pth"
         ) from None
-    except (KeyError, TypeError, ValueError, OSError, safetensors.SafetensorError) as e:
-        raise InputError(f"{path}: not a readable model ({type(e).__name__}: {e}); export it again") from None
-    _check_shapes(model, path)
+    except OSError as e:
+        raise InputError(f"{e.filename or path}: cannot be read ({e.strerror or e}); see to its rights") from None
+    _check(model, path)
     return model
 
 
 def _from_directory(folder: pathlib.Path) -> Model:
-    about, networks, standing = directory.read(folder)
-    sizes: dict[str, Any] = {k: int(about[k]) for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None}
-    pair = Pair(**sizes)
-    pair.graphs()  # refuses sizes that the architecture cannot have
-    g, d = networks["generator"], networks.get("discriminator", {})
-    tracked = about["batches_tracked"]
-    counted = {"generator": 5, "discriminator": 4}  # how many BatchNorms each has
-    if any(len(tracked[net]) != counted[net] or set(map(type, tracked[net])) != {int} for net in networks):
-        raise ValueError("batches_tracked must be a number for each BatchNorm")
-    return Model(
-        pair=pair,
-        g_params=g["params"],
-        g_stats=g["stats"],
-        d_params=d.get("params"),
-        d_stats=d.get("stats"),
-        calibration=Calibration.from_dict(about["calibration"]),
-        pixel_mm=float(about["pixel_mm"]),
-        provenance=about["provenance"],
-        batches_tracked=tracked,
-        standing=standing,
-        folder=folder,
-    )
+    """Raises InputError, OSError."""
+    try:
+        about, networks, standing = directory.read(folder)
+        sizes: dict[str, Any] = {k: int(about[k]) for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None}
+        g, d = networks["generator"], networks.get("discriminator", {})
+        tracked, pixel_mm = about["batches_tracked"], float(about["pixel_mm"])
+        counted = {"generator": 5, "discriminator": 4}  # how many BatchNorms each has
+        if any(len(tracked[net]) != counted[net] or set(map(type, tracked[net])) != {int} for net in networks):
+            raise ValueError("batches_tracked must be a number for each BatchNorm")
+        if not 0 < pixel_mm < math.inf:
+            raise ValueError(f"pixel_mm is {pixel_mm}")
+        pair = Pair(**sizes)
+        pair.graphs()  # refuses sizes that the architecture cannot have
+        provenance = about["provenance"]
+        if isinstance(provenance, dict) and isinstance(provenance.get("config"), dict):  # an earlier version kept names
+            provenance = {**provenance, "config": _without_paths(provenance["config"])}
+        return Model(
+            pair=pair,
+            g_params=g["params"],
+            g_stats=g["stats"],
+            d_params=d.get("params"),
+            d_stats=d.get("stats"),
+            calibration=Calibration.from_dict(about["calibration"]),
+            pixel_mm=pixel_mm,
+            provenance=provenance,
+            batches_tracked=tracked,
+            standing=standing,
+            folder=folder,
+        )
+    except InputError as error:
+        named = str(error).startswith(str(folder))
+        raise error if named else InputError(f"{folder / 'model.json'}: {error}") from None
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as e:
+        what = f"{type(e).__name__}: {e}"
+        raise InputError(f"{folder / 'model.json'}: is damaged ({what}); copy or export the model again") from None
 
 
-def _check_shapes(model: Model, path: str | os.PathLike) -> None:
+def _check(model: Model, path: str | os.PathLike) -> None:
+    """Refuse weights of other shapes, and numbers that nothing but 0 HU would come of."""
     g_params, g_stats, *d = jax.eval_shape(lambda: model.pair.init(0))
     alone = model.d_params is None
     expected = (g_params, g_stats, *((None, None) if alone else d), g_stats if model.standing is not None else None)
     found = (model.g_params, model.g_stats, model.d_params, model.d_stats, model.standing)
     if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, expected):
         raise InputError(f"{path}: the weights do not have the shapes that model.json states; export it again")
+    wrong = []
+    for net, tree in zip(("generator", "generator", "discriminator", "discriminator", "standing"), found, strict=True):
+        for (layer, leaf), array in traverse_util.flatten_dict(tree or {}).items():
+            low, high = array.min(), array.max()  # both pass a NaN on
+            if not (np.isfinite(low) and np.isfinite(high)) or (leaf == "var" and low < 0):
+                wrong.append(f"{net} {layer}.{leaf}")
+    if wrong:
+        raise InputError(
+            f"{path}: holds NaN, infinite weights or negative variances in {', '.join(wrong)}; take an earlier one"
+        )
 
 
-def _without_paths(config: dict) -> dict:
-    """A config to hand out: where somebody's scans lie, and what their folders are called, stays at home."""
-    names = {k: pathlib.Path(config[k]).name for k in ("pretrained", "checkpoint")}
-    return {**config, **names, "data": {**config["data"], "path": pathlib.Path(config["data"]["path"]).name}}
+_PATHS = ("path", "pretrained", "checkpoint")  # fields of a config
 
 
-def _from_workdir(folder: pathlib.Path) -> Model:
-    checkpoints = checkpoint.Checkpoints(folder, create=False)
-    step = checkpoints.best
-    assert step is not None  # as there is a checkpoint
+def _without_paths(value: Any, name: str = "") -> Any:
+    """A config to hand out: where somebody's data lie, and what folders and files are called, stays at home."""
+    if isinstance(value, dict):
+        return {k: _without_paths(v, k) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_paths(v, name) for v in value]
+    named = name.rpartition(".")[2] in _PATHS
+    if isinstance(value, str) and value not in ("", "phantom") and (named or "/" in value or "\\" in value):
+        return "(left out)"
+    return value
+
+
+def _from_workdir(folder: pathlib.Path, step: int | None = None) -> Model:
+    return checkpoint.read(folder, functools.partial(_from_checkpoint, folder), step)
+
+
+def _from_checkpoint(folder: pathlib.Path, checkpoints: checkpoint.Checkpoints, step: int) -> Model:
     meta = checkpoints.meta(step)
     pair = Pair(**meta["pair"])
     names = ("g_params", "g_stats", "d_params", "d_stats")
@@ -95,7 +139,6 @@ def _from_workdir(folder: pathlib.Path) -> Model:
         dict(zip(names, jax.eval_shape(lambda: pair.init(0)), strict=True)),
     )
     parts = jax.device_get(checkpoints.restore_parts(step, like))
-    checkpoints.close()
     model = Model(
         pair=pair,
         **parts,
@@ -108,11 +151,12 @@ def _from_workdir(folder: pathlib.Path) -> Model:
             "step": step,
             "config": _without_paths(meta["config"]),
             "data": meta["data"],
+            **({"changes": _without_paths(meta["changes"])} if "changes" in meta else {}),
         },
         folder=folder,
     )
     for place in (folder, folder / "model"):  # where sampling keeps them, and what the end of the run exported
         if model.standing is None and (place / directory.STANDING).exists():
-            with contextlib.suppress(OSError, safetensors.SafetensorError):  # damaged: to be computed again
+            with contextlib.suppress(OSError, InputError):  # damaged: to be computed again
                 model.standing = directory.read_standing(place, "model_sha256", model.sha256)
     return model

@@ -132,7 +132,8 @@ def from_torch(net: str, state_dict: dict, pair: Pair) -> tuple[Weights, Weights
       Nested dicts of float32 copies, and a list of numbers.
 
     Raises:
-      InputError: keys are missing or unexpected, shapes are wrong, values are not finite; all is listed in one line.
+      InputError: keys are missing or unexpected, shapes are wrong, values are not finite or variances negative; all is
+        listed in one line.
     """
     expected, counts = shapes(net, pair), _counts(net)
     wrong = [f"missing {key}" for key in expected if key not in state_dict and key not in counts]
@@ -150,15 +151,20 @@ def from_torch(net: str, state_dict: dict, pair: Pair) -> tuple[Weights, Weights
         )
     params: Weights = {}
     stats: Weights = {}
+    negative = []
     for key, (layer, leaf), axes in table(net):
         array = state_dict[key]
         array = _aligned(array if axes is None else array.transpose(axes))
         if not np.isfinite([array.min(), array.max()]).all():  # both pass a NaN on
             wrong.append(key)
+        elif leaf == "var" and array.min() < 0:
+            negative.append(key)
         target = stats if leaf in ("mean", "var") else params
         target.setdefault(layer, {})[leaf] = array
     if wrong:
         raise InputError(f"holds NaN or infinite weights in {', '.join(wrong)}; take an earlier checkpoint")
+    if negative:
+        raise InputError(f"holds negative variances in {', '.join(negative)}; take an earlier checkpoint")
     return params, stats, [int(state_dict.get(key, 0)) for key in counts]
 
 

@@ -27,6 +27,7 @@ from skullgan_jax.version import __version__
 
 HU_MAX = 2734.531494140625  # "max of real skulls", the release's constant
 SCALES = {"signed": Calibration(0, HU_MAX), "unit": Calibration(-HU_MAX, HU_MAX)}
+ADVICE = "give --hu_scale=signed, --hu_scale=unit, or --hu_min and --hu_max"
 _FILES = {"generator": "netG", "discriminator": "netD"}
 _LOOK_AT = 4  # samples
 _SLACK = 64 << 20  # bytes that tensors which share memory may need beyond the size of their file
@@ -63,6 +64,8 @@ def read(
         pair = pytorch_names.sizes(state_dicts)
     except InputError as error:
         raise InputError(f"{', '.join(map(str, paths.values()))}: {error}") from None
+    if pair.nc != 1:
+        raise InputError(f"{generator}: makes {pair.nc} channels, a slice in HU has one; give a generator of nc=1")
     look = futures.ThreadPoolExecutor(1).submit(_compile_look, pair) if calibration == "auto" else None
     weights, tracked, sources = {}, {}, []
     for net, path in paths.items():
@@ -161,10 +164,7 @@ def _scale_of_background(look: Callable, pair: Pair, params: Weights, stats: Wei
         return SCALES["signed"], f"HU scale signed, -1 to +1 is 0 to {HU_MAX:.2f} HU: {measured}"
     if at_0 > 0.4 and below < 0.05 and above > 0.02:
         return SCALES["unit"], f"HU scale unit, 0 to +1 is 0 to {HU_MAX:.2f} HU: {measured}"
-    raise InputError(
-        f"the HU scale cannot be told from the background ({measured}); "
-        "give --hu_scale=signed, --hu_scale=unit, or --hu_min and --hu_max"
-    )
+    raise InputError(f"the HU scale cannot be told from the background ({measured}); {ADVICE}")
 
 
 def write(trained: Model, folder: pathlib.Path, to: str) -> list[pathlib.Path]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from flax import traverse_util
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import lock
 from skullgan_jax.model import directory, draw, select
 from skullgan_jax.nets import networks
 from skullgan_jax.nets.networks import Weights
@@ -120,7 +120,13 @@ class Model:
         return {"model_sha256": self.sha256, "latents": str(draw.STANDING_LATENTS), "seed": "0"}
 
     def sampler(
-        self, *, seed: int = 0, batch_norm: str = "standing", batch: int | None = None, dtype: str = "auto"
+        self,
+        *,
+        seed: int = 0,
+        batch_norm: str = "standing",
+        batch: int | None = None,
+        dtype: str = "auto",
+        at_a_time: int | None = None,
     ) -> draw.Sampler:
         """What draws the samples of a seed, on all devices of this process. Computes standing statistics if need be.
 
@@ -128,17 +134,23 @@ class Model:
           seed: of the stream.
           batch_norm: the statistics: "standing", those of these weights; "running", training's; "batch", those of each
             `batch` samples, as published.
-          batch: samples per device at a time, by default 16 on a CPU and 64 elsewhere.
+          batch: samples whose statistics are taken together, by default 16 on a CPU and 64 elsewhere; nothing else
+            depends on it.
           dtype: what convolutions compute in; auto is float32 on a CPU and bfloat16 elsewhere.
+          at_a_time: samples that a device draws at a time, which decides how they are rounded; by default those of
+            draw.batch_of, so that the same sample is the same bits. To go on with samples that were drawn otherwise.
 
         Raises:
-          InputError: there is no such BatchNorm mode.
+          InputError: there is no such BatchNorm mode, or the generator makes no slices.
         """
+        if self.pair.nc != 1:
+            raise InputError(f"nc={self.pair.nc}: this generator makes {self.pair.nc} channels, a slice in HU has one")
         if batch_norm not in BATCH_NORM:
             raise InputError(f"batch_norm={batch_norm!r}: give one of {', '.join(BATCH_NORM)}")
         if batch_norm == "standing" and self.standing is None:
             self.compute_standing()
-        wanted = (seed, batch_norm, batch, dtype)
+        at_a_time = at_a_time or draw.batch_of(batch_norm, batch)
+        wanted = (seed, batch_norm, at_a_time, dtype)
         if self._sampler is None or self._sampler[0] != wanted:
             stats = {"standing": self.standing, "running": self.g_stats, "batch": None}[batch_norm]
             pair = dataclasses.replace(self.pair, dtype=resolve_dtype(dtype))
@@ -149,7 +161,7 @@ class Model:
                 self.calibration,
                 self.pixel_mm,
                 seed=seed,
-                batch=batch or draw.default_batch(),
+                batch=at_a_time,
             )
             self._sampler = wanted, sampler
         return self._sampler[1]
@@ -242,15 +254,23 @@ class Model:
 
         The same for a model directory, the .pth that it was converted from and the workdir that it was exported from.
         """
-        digest = hashlib.sha256(repr((self.pair.nz, self.pair.ngf, self.pair.nc, self.calibration)).encode())
+        # As Python writes numbers, the shortest decimal of a float: stores and statistics keep what was said once.
+        nz, ngf, nc = (int(size) for size in (self.pair.nz, self.pair.ngf, self.pair.nc))
+        low, high = (float(hu) + 0.0 for hu in (self.calibration.hu_min, self.calibration.hu_max))  # -0.0 is 0.0
+        begin = f"({nz}, {ngf}, {nc}, Calibration(hu_min={low!r}, hu_max={high!r}))"
         flat = traverse_util.flatten_dict({"params": self.g_params, "stats": self.g_stats}, sep=".")
-        for name in sorted(flat):
-            digest.update(f"{name} {flat[name].shape}".encode())
-            digest.update(np.ascontiguousarray(flat[name], "<f4").data)
-        return digest.hexdigest()
+        return directory.sha256(flat, begin)
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write the model directory, as a whole. Raises OSError."""
+        """Write the model directory, as a whole.
+
+        Args:
+          folder: where to; a model that is there goes, what else lies in its folder stays.
+
+        Raises:
+          InputError: there is something else than a model, or another process writes there.
+          OSError: it cannot be written.
+        """
         networks = {"generator": (self.g_params, self.g_stats)}
         if self.d_params is not None and self.d_stats is not None:
             networks["discriminator"] = (self.d_params, self.d_stats)
@@ -261,11 +281,13 @@ class Model:
             "pixel_mm": self.pixel_mm,
             "batches_tracked": self.batches_tracked,
             "provenance": self.provenance,
+            "sha256": self.sha256,
             "version": __version__,
             "use": "research use only",
         }
         standing = None if self.standing is None else (self.standing, self._standing_of())
-        directory.write(folder, networks, about, standing)
+        with lock.only_writer(folder, "folder"):
+            directory.write(folder, networks, about, standing)
 
 
 def _origin(provenance: Any) -> str:

@@ -7,6 +7,7 @@ nothing.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ MEET_SECONDS = 50  # in which all processes must have met
 _HEARTBEAT_SECONDS = 55
 _HOURS = 24 * 3600
 T = TypeVar("T")
+_calls = itertools.count()  # of all processes together, in one order
 
 
 @contextlib.contextmanager
@@ -96,7 +98,7 @@ def agree(prepare: Callable[[], T], same: Callable[[T], dict] = lambda _: {}) ->
         described = same(result)
     except InputError as error:
         refused = str(error)
-    gathered = _gather({"host": socket.gethostname(), "refused": refused, "same": described})
+    gathered = gather({"host": socket.gethostname(), "refused": refused, "same": described})
     line = _disagreement(gathered)
     if line is None:
         return result
@@ -109,9 +111,20 @@ def from_first(name: str, value: T) -> T:
     """The JSON value that the first process gives; the others wait for it."""
     if global_state.client is None:
         return value
+    key = f"first/{next(_calls)}/{name}"  # each is written once, and one job may train twice
     if is_first():
-        global_state.client.key_value_set(f"first/{name}", json.dumps(value))
-    return json.loads(global_state.client.blocking_key_value_get(f"first/{name}", 1000 * _HOURS))
+        global_state.client.key_value_set(key, json.dumps(value))
+    return json.loads(global_state.client.blocking_key_value_get(key, 1000 * _HOURS))
+
+
+def gather(value) -> list:
+    """The JSON value of every process, in their order."""
+    if global_state.client is None:
+        return [value]
+    client, name = global_state.client, f"gather/{next(_calls)}"
+    client.key_value_set(f"{name}/{global_state.process_id:06d}", json.dumps(value))
+    client.wait_at_barrier(name, 1000 * _HOURS)
+    return [json.loads(text) for _, text in sorted(client.key_value_dir_get(f"{name}/"))]
 
 
 class Stop:
@@ -222,19 +235,6 @@ def _answers(host: str, port: int) -> bool:
         return True
     except OSError:
         return False
-
-
-_gathered = 0
-
-
-def _gather(value) -> list:
-    """The JSON value of every process, in their order."""
-    global _gathered
-    _gathered += 1
-    client, name = global_state.client, f"gather/{_gathered}"
-    client.key_value_set(f"{name}/{global_state.process_id:06d}", json.dumps(value))
-    client.wait_at_barrier(name, 1000 * _HOURS)
-    return [json.loads(text) for _, text in sorted(client.key_value_dir_get(f"{name}/"))]
 
 
 def _disagreement(gathered: list[dict]) -> str | None:

@@ -2,14 +2,18 @@
 
 Each takes blocks of samples one after the other, so that memory does not grow with their number, writes beside and
 renames.
+
+One convention of sides, that of `prepare` and of an axial CT image as radiologists see it: columns run to the patient's
+left, rows to the back. For a segment that was cut elsewhere than at the forehead it is the segment turned there.
 """
 
 import contextlib
 import csv
 import gzip
+import hashlib
 import json
 import pathlib
-import tempfile
+import shutil
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -26,10 +30,11 @@ from skullgan_jax.slices.size import SIZE
 _LOOK = 16  # samples in the picture beside the others
 _MOST_IN_NIFTI_1 = 32767  # its sizes are 16 bits
 _PER_FOLDER = 1000  # DICOM files
+_DICOM = "[0-9]" * 6 + "/" + "[0-9]" * 9 + ".dcm"
 
 
 def about(output: str) -> dict | None:
-    """What samples that are there say they are, `complete` by their size; None where nothing is.
+    """What samples that are there say they are, `complete` by their size (see `undamaged`); None where nothing is.
 
     Raises:
       InputError: something else is there.
@@ -53,6 +58,19 @@ def about(output: str) -> dict | None:
     return None
 
 
+def undamaged(output: str, about: dict) -> bool:
+    """Whether the samples that are there, and what lies beside, are still what was written, by their hashes.
+
+    What was written before there were any is known by its size alone.
+    """
+    path = pathlib.Path(output)
+    try:
+        hashes = about.get("files", {})
+        return beside(output, ".csv").exists() and all(_sha256(path.with_name(k)) == v for k, v in hashes.items())
+    except (OSError, AttributeError):
+        return False
+
+
 def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> None:
     """Writes about["num"] samples, and beside them what they are (.json), their measures (.csv) and a look (.png).
 
@@ -61,37 +79,49 @@ def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> Non
     """
     path, first = pathlib.Path(output), []
     with contextlib.ExitStack() as stack:
-        # What is entered first comes into place last: as long as the samples are not what the .json says, it is done
-        # again.
-        samples = stack.enter_context(_added(path) if form == "dicom" and path.is_dir() else files.whole(path))
-        sidecar, table = (stack.enter_context(files.whole(beside(output, ending))) for ending in (".json", ".csv"))
+        # What is entered last comes into place first, the .json: as long as something is not what that says, all is
+        # done again.
+        made = {path: stack.enter_context(files.whole(path))}
+        table = made[beside(output, ".csv")] = stack.enter_context(files.whole(beside(output, ".csv")))
         with table.open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["index", *radiology.NAMES])
-            _WRITERS[form](samples, _noted(blocks, rows, first), about)
+            packed = {"packed": path.name.lower().endswith(".gz")} if form == "nifti" else {}
+            _WRITERS[form](made[path], _noted(blocks, rows, first), about, **packed)
+        if form == "dicom" and path.is_dir():
+            _keep_others(path, made[path])
         if form != "png" and extras.there("matplotlib"):
-            picture = stack.enter_context(files.whole(beside(output, ".png")))
+            picture = made[beside(output, ".png")] = stack.enter_context(files.whole(beside(output, ".png")))
             title = f"{about['model']}, seed {about['seed']}: the first {len(first)} of {about['num']} samples"
             scale, pixel_mm = Calibration.from_dict(about["calibration"]), about["pixel_mm"]
             pictures.grid(picture, np.array(first), scale, title=title, pixel_mm=pixel_mm)
         elif form != "png":
             say(f"{beside(output, '.png').name}: left out; {extras.missing('matplotlib')}")
-        sidecar.write_text(json.dumps(about | {"output": path.name, "bytes": _size(samples)}, indent=1) + "\n")
+        said = {"output": path.name, "bytes": _size(made[path])}
+        said["files"] = {final.name: _sha256(partial) for final, partial in made.items()}
+        sidecar = stack.enter_context(files.whole(beside(output, ".json")))
+        sidecar.write_text(json.dumps(about | said, indent=1) + "\n")
 
 
-@contextlib.contextmanager
-def _added(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """As files.whole, but into a folder that is there, file by file, as more may lie in it than samples."""
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as made:
-        yield pathlib.Path(made, "samples")
-        for file in sorted(pathlib.Path(made).rglob("*.dcm")):
-            at = folder / file.relative_to(made).relative_to("samples")
-            at.parent.mkdir(exist_ok=True)
-            file.rename(at)
+def _keep_others(there: pathlib.Path, made: pathlib.Path) -> None:
+    """What somebody else keeps in the folders of a thousand; what lies beside these is kept by files.whole."""
+    for folder in made.iterdir():
+        for entry in (there / folder.name).glob("*"):
+            if not entry.match(_DICOM):
+                copy = shutil.copytree if entry.is_dir() else shutil.copy2
+                copy(entry, folder / entry.name)
 
 
 def _size(path: pathlib.Path) -> int:
-    return sum(file.stat().st_size for file in (path.rglob("*.dcm") if path.is_dir() else [path]))
+    return sum(file.stat().st_size for file in (path.glob(_DICOM) if path.is_dir() else [path]))
+
+
+def _sha256(path: pathlib.Path) -> str:
+    """Of a file; of a folder, of the names and hashes of the samples in it."""
+    if not path.is_dir():
+        return files.sha256(path)
+    parts = (f"{file.relative_to(path).as_posix()} {files.sha256(file)}\n" for file in sorted(path.glob(_DICOM)))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def _noted(blocks: Iterable[Samples], rows, first: list) -> Iterator[Samples]:
@@ -111,8 +141,8 @@ def _npy(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
             file.write(block.hu.astype("<i2").tobytes())
 
 
-def _nifti(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
-    """One volume of unrelated slices, a millimetre apart; columns run to the right, rows down."""
+def _nifti(path: pathlib.Path, blocks: Iterator[Samples], about: dict, *, packed: bool) -> None:
+    """One volume of unrelated slices, a millimetre apart."""
     import nibabel
 
     kind = nibabel.Nifti1Header if about["num"] <= _MOST_IN_NIFTI_1 else nibabel.Nifti2Header
@@ -122,12 +152,12 @@ def _nifti(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:
     header.set_slope_inter(1, 0)
     header.set_xyzt_units("mm")
     header["descrip"] = _in_short(about).encode()[:79]
-    affine = np.diag([edge, -edge, 1, 1])
+    affine = np.diag([-edge, -edge, 1, 1])  # its x runs to the right, its y to the front
     for place in (header.set_qform, header.set_sform):
         place(affine, code="aligned")
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(path.open("wb"))
-        if ".gz." in path.name.lower():  # without name and time, so that the same samples are the same file
+        if packed:  # without name and time, so that the same samples are the same file
             file = stack.enter_context(gzip.GzipFile("", "wb", 4, file, mtime=0))
         header.write_to(file)
         for block in blocks:
@@ -167,10 +197,12 @@ def _slice(index: int, hu: np.ndarray, about: dict):
     ds.SoftwareVersions = about["version"]
     scale = about["calibration"]
     ds.DerivationDescription = f"{_in_short(about)}, -1 to +1 is {scale['hu_min']:g} to {scale['hu_max']:g} HU"
-    ds.PatientName, ds.PatientID = f"SYNTHETIC^{index}", f"SYNTHETIC-{index}"
+    ds.PatientName, ds.PatientID = f"SYNTHETIC^{index}", _patient(index, about)
     ds.PatientBirthDate = ds.PatientSex = ""
     ds.PatientIdentityRemoved = "YES"
     ds.DeidentificationMethod = "nobody was scanned: generated"
+    # Of a skull no side has to be told, and the position is the one in which heads are scanned.
+    ds.BodyPartExamined, ds.PatientPosition = "SKULL", "HFS"
     ds.SliceThickness = ds.KVP = None
     ds.StudyInstanceUID, ds.SeriesInstanceUID = fresh("study"), fresh("series")
     ds.FrameOfReferenceUID = fresh("frame")
@@ -187,6 +219,12 @@ def _slice(index: int, hu: np.ndarray, about: dict):
     ds.WindowCenter, ds.WindowWidth = 1000, 2000
     ds.PixelData = np.minimum(hu.astype(np.int32) + 1024, 32767).astype("<i2").tobytes()
     return ds
+
+
+def _patient(index: int, about: dict) -> str:
+    """Whose image it is: nobody's, and of each model, seed and mode another nobody's. 64 characters are the most."""
+    group = f"batch{about['batch']}" if about["batch_norm"] == "batch" else about["batch_norm"]
+    return f"SYNTHETIC-{about['model_sha256'][:12]}-{about['seed']}-{group}-{about['dtype']}-{index}"
 
 
 def _png(path: pathlib.Path, blocks: Iterator[Samples], about: dict) -> None:

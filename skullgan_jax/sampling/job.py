@@ -23,7 +23,7 @@ class Identity:
       seed: of the stream.
       start: index of the first.
       batch_norm: see Model.sampler.
-      batch: samples per device at a time; None takes that of the store which is there, else the default.
+      batch: samples whose statistics are taken together, see Model.sampler; None is the default.
       dtype: what convolutions compute in; auto takes that of the store which is there, else the default.
       where: a condition on measures, or None.
       unique: least differing pixels between any two samples, or None.
@@ -81,7 +81,7 @@ def describe(trained: Model, **samples) -> dict:
         "use": "synthetic; research use only",
         **vars(asked),
         "model_sha256": trained.sha256,
-        "batch": asked.batch or draw.default_batch(),
+        "batch": draw.batch_of(asked.batch_norm, asked.batch),
         "dtype": resolve_dtype(asked.dtype),
         "where": asked.where and asked.where.text,
         "units": "HU",
@@ -96,7 +96,9 @@ def describe(trained: Model, **samples) -> dict:
 def check_same(job: Job, there: dict, about: dict, path: str) -> None:
     """Refuses an output of other samples, naming both."""
     asked = job.samples
-    left_open = {"batch": asked.batch is None and asked.batch_norm != "batch", "dtype": asked.dtype == "auto"}
+    # Samples that do not share statistics do not depend on the batch; those that are there may have been drawn in
+    # batches of another size, by another backend or an earlier version, and then go on so.
+    left_open = {"batch": asked.batch_norm != "batch", "dtype": asked.dtype == "auto"}
     different = []
     for name in ("model_sha256", *(field.name for field in dataclasses.fields(asked) if field.name != "model")):
         if there.get(name) != about[name] and not left_open.get(name):

@@ -2,7 +2,8 @@
 
 Samples are drawn into a store, in the order of their indices. Without a selection a store that was asked for is that
 one; any other output is put together from the store `<output>.draws` once it holds enough. Process p of P draws the
-shards p, p + P, p + 2 P, ...; none waits for another, and the one that finds the last shard there completes the output.
+shards p, p + P, p + 2 P, ...; none waits for another to draw, and the one that finds all shards there, whole, completes
+the output.
 """
 
 import contextlib
@@ -15,12 +16,15 @@ import numpy as np
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine.lock import in_turn
 from skullgan_jax.model import draw
 from skullgan_jax.model.trained import Model
 from skullgan_jax.sampling import formats
 from skullgan_jax.sampling.job import Job, check_same, describe
 from skullgan_jax.sampling.shards import Drawing, Selecting
-from skullgan_jax.sampling.store import Store
+from skullgan_jax.sampling.store import Damaged, Store, attributes, is_remote
+
+_TURNS = 3  # what was there, and at the end is not, is drawn again
 
 
 def run(trained: Model, job: Job) -> None:
@@ -33,7 +37,7 @@ def run(trained: Model, job: Job) -> None:
     there = _there(job)
     if there is not None:
         check_same(job, there, about, job.output)
-        if there["complete"] and there["num"] >= job.num and _undamaged(job):
+        if there["complete"] and there["num"] >= job.num and _undamaged(job, there):
             say(f"{job.output}: has {there['num']} samples already")
             return
         if job.form == "zarr" and there["num"] > job.num:
@@ -41,38 +45,60 @@ def run(trained: Model, job: Job) -> None:
             job = dataclasses.replace(job, num=there["num"])
     store = _open_draws(job, about)
     about |= {name: store.about[name] for name in ("batch", "dtype", "backend")}
-    work = (Selecting if job.selects else Drawing)(job, store)
-    if not work.enough():
-        if about["batch_norm"] == "standing" and trained.standing is None:
-            trained.compute_standing(verbose=True)
-        sampler = trained.sampler(**{name: about[name] for name in ("seed", "batch_norm", "batch", "dtype")})
-        with contextlib.closing(_drawn(sampler, store, job, work)) as shards:
-            for shard, drawn in shards:
-                work.add(shard, drawn)
-                if work.enough():
-                    break
-    if missing := work.missing():
-        say(
-            f"process {job.process} of {job.processes} has done its part; {missing} shards of others are not there yet:"
-            " if those do not run any more, give the same command again, with any number of processes"
-        )
+    for _ in range(_TURNS):
+        work = (Selecting if job.selects else Drawing)(job, store)
+        if not work.enough():
+            _draw(trained, about, store, job, work)
+        if missing := work.missing():
+            say(
+                f"process {job.process} of {job.processes} has done its part; {missing} shards of others are not there "
+                "yet: if those do not run any more, give the same command again, with any number of processes"
+            )
+            return
+        try:
+            if _complete(job, there, store, about, work):
+                return
+        except Damaged as error:
+            say(f"{error}: it is drawn again")
+    raise InputError(
+        f"{job.output}: samples were written and cannot be read back; see that the disk is sound, and give the same "
+        "command again"
+    )
+
+
+def _draw(trained: Model, about: dict, store: Store, job: Job, work) -> None:
+    """Draws what the work has to do."""
+    todo = work.todo()
+    first = next(todo, None)
+    if first is None:
         return
-    _complete(job, store, about, work)
+    if about["batch_norm"] == "standing" and trained.standing is None:
+        trained.compute_standing(verbose=True)
+    drawn_as = {name: about[name] for name in ("seed", "batch_norm", "dtype")}
+    sampler = trained.sampler(**drawn_as, at_a_time=about["batch"])
+    with contextlib.closing(_drawn(sampler, store, job, work, itertools.chain([first], todo))) as shards:
+        for shard, drawn in shards:
+            work.add(shard, drawn)
+            if work.enough():
+                break
 
 
 def _there(job: Job) -> dict | None:
     """What the output that is there says it is; None where nothing is."""
     if job.form == "zarr":
-        return Store(job.output).about if Store.exists(job.output) else None
+        return attributes(job.output)
     return formats.about(job.output)
 
 
-def _undamaged(job: Job) -> bool:
-    """Whether a complete output is still as it was written; of what is no store, the size was compared."""
+def _undamaged(job: Job, there: dict) -> bool:
+    """Whether a complete output is still as it was written."""
     if job.form != "zarr":
-        return True
-    store = Store(job.output)
-    return all(store.finished(shard) for shard in range(store.shards(len(store))))
+        return formats.undamaged(job.output, there)
+    try:
+        store = Store(job.output)
+    except InputError:
+        return False
+    return all(store.finished(shard) for shard in range(store.shards(store.about["num"])))
 
 
 def _open_draws(job: Job, about: dict) -> Store:
@@ -81,17 +107,17 @@ def _open_draws(job: Job, about: dict) -> Store:
     if job.draws != job.output:
         about["purpose"] = f"draws for {job.output.rsplit('/', 1)[-1]}"
     rows = job.max_draws if job.selects else job.num
-    if not Store.exists(job.draws):
-        return Store.create(job.draws, about, rows=rows, shard=job.shard)
-    store = Store(job.draws)
+    store = Store.create(job.draws, about, rows=rows, shard=job.shard)
     check_same(job, store.about, about, job.draws)
     store.grow(rows)
     return store
 
 
-def _drawn(sampler: draw.Sampler, store: Store, job: Job, work) -> Iterator[tuple[int, draw.Samples]]:
-    """Draws the shards of this process that are not there yet; a shard is written while the next one is drawn."""
-    todo, ahead = itertools.tee(work.todo())
+def _drawn(
+    sampler: draw.Sampler, store: Store, job: Job, work, todo: Iterator[int]
+) -> Iterator[tuple[int, draw.Samples]]:
+    """Draws these shards; a shard is written while the next one is drawn."""
+    todo, ahead = itertools.tee(todo)
     start, where = job.samples.start, job.samples.where
     ranges = ((start + first, start + last) for first, last in map(store.rows, ahead))
     writing = None
@@ -112,14 +138,44 @@ def _drawn(sampler: draw.Sampler, store: Store, job: Job, work) -> Iterator[tupl
                 writing.result()
 
 
-def _complete(job: Job, store: Store, about: dict, work) -> None:
-    """Puts the output together from the draws, all of which are there."""
+def _complete(job: Job, there: dict | None, store: Store, about: dict, work) -> bool:
+    """Puts the output together from the draws, all of which were there; False if some of a store are not any more."""
     positions, counts = work.chosen()
-    known = {"num": job.num, **counts}
     if job.draws == job.output:
-        store.complete()
-    elif job.form == "zarr":
-        _write_store(job, store, about, positions, known)
+        return _put_together(job, store, about, positions, counts)
+    with _turn(job.output):
+        now = _there(job)
+        if now is not None and now != there and now["complete"] and now["num"] >= job.num:
+            say(f"{job.output}: has {now['num']} samples already")
+            return True
+        return _put_together(job, store, about, positions, counts)
+
+
+@contextlib.contextmanager
+def _turn(output: str) -> Iterator[None]:
+    """Of processes that have all at the same time one puts it together on a disk, and the others wait for it."""
+    if is_remote(output):
+        yield
+        return
+    try:
+        with in_turn(output, lambda: say(f"{output}: another process puts it together; waiting for it")):
+            yield
+    except OSError as error:
+        raise InputError(f"--output={output}: cannot be written ({error.strerror or error})") from None
+
+
+def _put_together(job: Job, store: Store, about: dict, positions: np.ndarray, counts: dict) -> bool:
+    known = {"num": job.num, **counts}
+    if job.form == "zarr":
+        made = store if job.draws == job.output else _write_store(job, store, about, positions)
+        if missing := made.complete(**counts):
+            if made.about["num"] == job.num:
+                return False
+            say(
+                f"{job.output}: another job has made room for {made.about['num']} samples; {len(missing)} shards are "
+                "not there yet: if it does not run any more, give its command again"
+            )
+            return True
     else:
         blocks = (store.take(part) for part in _parts(positions, store.shard))
         try:
@@ -132,20 +188,20 @@ def _complete(job: Job, store: Store, about: dict, work) -> None:
     say(f"wrote {job.num} samples to {job.output}")
     if job.draws != job.output:
         say(f"{job.draws} keeps the draws for a greater --num; remove it when no more are wanted")
+    return True
 
 
-def _write_store(job: Job, draws: Store, about: dict, positions: np.ndarray, known: dict) -> None:
+def _write_store(job: Job, draws: Store, about: dict, positions: np.ndarray) -> Store:
     """The chosen ones as a store of their own; shards that are there already stay."""
-    if not Store.exists(job.output):
-        Store.create(job.output, about, rows=job.num, shard=job.shard)
-    output = Store(job.output)
+    output = Store.create(job.output, about, rows=job.num, shard=job.shard)
+    check_same(job, output.about, about, job.output)
     output.grow(job.num)
     progress = Progress(f"copied to {job.output}", job.num, "slices")
     for shard, part in enumerate(_parts(positions, output.shard)):
         if not output.finished(shard):
             output.write(shard, draws.take(part))
         progress(output.rows(shard)[1])
-    output.complete(**known)
+    return output
 
 
 def _parts(positions: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -18,37 +18,47 @@ class Drawing:
     def __init__(self, job: Job, store: Store):
         self._job, self._store = job, store
         own = range(job.process, store.shards(job.num), job.processes)
-        self._todo = [shard for shard in own if not store.finished(shard)]
-        if len(self._todo) < len(own):
-            say(f"{job.draws}: {len(own) - len(self._todo)} of {len(own)} shards are there already")
-        left = sum(last - first for first, last in map(store.rows, self._todo))
-        self._progress = Progress("sampled", left, "slices") if job.process == 0 else None
+        self._own = [shard for shard in own if not store.finished(shard)]
+        if len(self._own) < len(own):
+            say(f"{job.draws}: {len(own) - len(self._own)} of {len(own)} shards are there already")
+        left = sum(last - first for first, last in map(store.rows, self._own))
+        self._progress = Progress("sampled", left, "slices") if job.process == 0 and left else None
 
     def todo(self) -> Iterator[int]:
-        return iter(self._todo)
+        """Those of this process; then, if all of the others were written, the damaged ones among them."""
+        yield from self._own
+        if not self.missing():
+            for shard in range(self._store.shards(self._job.num)):
+                if shard % self._job.processes != self._job.process and not self._store.finished(shard):
+                    say(f"{self._job.draws}: shard {shard} of another process is damaged; it is drawn again")
+                    yield shard
 
     def progress(self, done: int) -> None:
-        if self._progress:
+        if self._progress and done <= self._progress.total:
             self._progress(done)
 
     def add(self, shard: int, drawn: draw.Samples) -> None:
         pass
 
     def enough(self) -> bool:
-        return not self._todo
+        """Whether to stop before `todo` ends."""
+        return False
 
     def missing(self) -> int:
-        """Shards that are not there, once this process has done its part."""
-        return len(self._store.uncommitted(0, self._store.shards(self._job.num)))
+        """Shards of others that are not there."""
+        missing = self._store.uncommitted(0, self._store.shards(self._job.num)) if self._job.processes > 1 else []
+        return sum(shard % self._job.processes != self._job.process for shard in missing)
 
     def chosen(self) -> tuple[np.ndarray, dict]:
         return np.arange(self._job.num), {}
 
 
 class Selecting:
-    """With a selection: on and on until as many are kept as are wanted.
+    """With a selection: on and on until as many are kept as are wanted, or all that may be drawn were.
 
-    Shards are gone through in their order, whoever drew them, so that what is kept does not depend on who did.
+    Shards are gone through in their order, whoever drew them, so that what is kept does not depend on who did. A
+    process draws its own, and where those of others seem to do for the rest, what is missing of these: another may be
+    at it, or have died. So one that goes on to its end has the whole selection, whatever others do.
     """
 
     def __init__(self, job: Job, store: Store):
@@ -57,14 +67,32 @@ class Selecting:
         self._last = store.shards(job.max_draws)
         self._next = 0  # all shards before were gone through
         self._frontier = 0  # none was drawn from there on
+        self._taken: set[int] = set()  # by this process, to be drawn
         self._drawn = self._counted = self._own = self._own_fitting = 0
         self._advance()
         self._progress = Progress("kept", job.num, "slices", len(self._selection)) if job.process == 0 else None
 
     def todo(self) -> Iterator[int]:
-        for shard in range(self._job.process, self._last, self._job.processes):
-            if shard >= self._next and not self._store.finished(shard):
-                yield shard
+        own = iter(range(self._job.process, self._last, self._job.processes))
+        while True:
+            self._advance()
+            gap = self._gap() if self._promising() else None
+            # Where the one kind has come to its end, the other may not have.
+            shard = gap if gap is not None else next((s for s in own if self._is_fresh(s)), self._gap())
+            if shard is None or self.enough():
+                return
+            self._taken.add(shard)
+            yield shard
+
+    def _is_fresh(self, own: int) -> bool:
+        return own >= self._next and own not in self._taken and not self._store.finished(own)
+
+    def _gap(self) -> int | None:
+        """A shard before the frontier that is missing, or damaged and the next; each process takes another."""
+        end = min(max(self._frontier, self._next + 1), self._last)
+        missing = {self._next, *self._store.uncommitted(self._next, end)} if self._next < end else set()
+        free = sorted(missing - self._taken)
+        return free[self._job.process % len(free)] if free else None
 
     def progress(self, drawn: int) -> None:
         self._drawn = drawn
@@ -103,21 +131,24 @@ class Selecting:
         return self._own_fitting / self._own if self._own else 1.0
 
     def enough(self) -> bool:
-        """Whether as many are kept, or will be by the yield so far once others have filled the gap that is theirs."""
-        kept, frontier = len(self._selection), min(self._frontier, self._last)
-        if kept >= self._job.num or frontier <= self._next:
-            return kept >= self._job.num
+        return len(self._selection) >= self._job.num
+
+    def _promising(self) -> bool:
+        """Whether as many will be kept, by the yield so far, once the gap is filled."""
+        frontier = min(self._frontier, self._last)
+        if frontier <= self._next:
+            return False
         beyond = frontier - self._next - len(self._store.uncommitted(self._next, frontier))
-        return kept + beyond * self._store.shard * self._yield() >= self._job.num
+        return len(self._selection) + beyond * self._store.shard * self._yield() >= self._job.num
 
     def missing(self) -> int:
-        """Shards that are not there, once this process has done its part.
+        """0, once this process has done its part.
 
         Raises:
           InputError: all that may be drawn were, and too few are kept.
         """
         self._advance()
-        if len(self._selection) >= self._job.num:
+        if self.enough():
             return 0
         if self._next == self._last:
             counts = self._selection.counts(self._selection.draws)
@@ -126,7 +157,11 @@ class Selecting:
                 f"--num={self._job.num}: {self._in_words(counts)}; ask for less, or give --max_draws above "
                 f"{self._job.max_draws}; the draws so far are kept in {self._job.draws}{seen}"
             )
-        return max(1, len(self._store.uncommitted(self._next, min(self._frontier, self._last))))
+        first, last = self._store.rows(self._next)
+        raise InputError(
+            f"{self._job.draws}: samples {first} to {last - 1} were drawn and cannot be read back; see that the disk "
+            "is sound, and give the same command again"
+        )
 
     def chosen(self) -> tuple[np.ndarray, dict]:
         positions = self._selection.first(self._job.num)

@@ -3,7 +3,8 @@
 Arrays, of N samples: `hu` (N, 128, 128) int16, `index` (N,) of the seed's stream, the measures of radiology.NAMES (N,)
 float32, and `crc32` (N,) of each sample's values and measures. A shard is written whole, its `crc32` last: where that
 is there and right, all of it is. Attributes of the group say what the samples are; `complete` that all N are there, as
-zarr.json comes into being long before.
+zarr.json comes into being before everything else. They are changed only as they were read: whoever finds that another
+process was faster reads them again.
 """
 
 import json
@@ -11,6 +12,8 @@ import math
 import pathlib
 import re
 import zlib
+from collections.abc import Callable
+from concurrent import futures
 
 import numpy as np
 import tensorstore as ts
@@ -24,8 +27,13 @@ FORMAT = 1
 _CHUNK = 16  # samples that are compressed together; readers fetch that many at least
 _COLUMNS = {"index": ("int64", -1), **{name: ("float32", "NaN") for name in radiology.NAMES}, "crc32": ("uint32", 0)}
 _ARRAYS = ("hu", *_COLUMNS)
+_AT_ONCE = 4  # shards that are read and compared at the same time
 # A bucket that refuses should say so within a minute, not after the default of 32 tries.
 _CONTEXT = ts.Context({"gcs_request_retries": {"max_retries": 6}})
+
+
+class Damaged(InputError):
+    """Samples that should be there cannot be read, or are not as they were written."""
 
 
 def is_remote(path) -> bool:
@@ -50,7 +58,7 @@ class Store:
     def __init__(self, path):
         self.path = str(path)
         try:
-            self.about = _attributes(path)
+            self.about = attributes(path)
             if self.about is None:
                 raise InputError(f"{path}: no store of samples is here; check the path")
             self.shard = self.about["shard"]
@@ -59,51 +67,72 @@ class Store:
             raise
         except Exception as error:  # TensorStore raises ValueError for anything at all
             raise _cannot(path, "opened", error) from None
-
-    @classmethod
-    def exists(cls, path) -> bool:
-        """Whether there is one; InputError where something else is."""
-        try:
-            return _attributes(path) is not None
-        except InputError:
-            raise
-        except Exception as error:
-            raise _cannot(path, "opened", error) from None
+        if any(array.chunk_layout.write_chunk.shape[0] != self.shard for array in self._arrays.values()):
+            raise InputError(f"{path}: is damaged (its files do not hold {self.shard} samples each); remove it")
 
     @classmethod
     def create(cls, path, about: dict, *, rows: int, shard: int) -> "Store":
-        """A new one with room for that many samples; of processes that do so at once, each gets the same."""
+        """The one that is there, else a new one with room for that many samples.
+
+        Of processes that do so at once, each gets the one of the first, which may be another than it asked for.
+        """
         try:
-            about = {**about, "num": rows, "shard": shard, "complete": False}
-            for future in [_open(path, name, rows, shard) for name in _ARRAYS]:
-                future.result()
-            _put(path, about)  # last: where it is, all is
+            found, as_read = _read(path)
+            if found is None:
+                _write(path, {**about, "num": rows, "shard": shard, "complete": False}, as_read)
+                found, _ = _read(path)
+            with futures.ThreadPoolExecutor(len(_ARRAYS)) as pool:
+                list(pool.map(lambda name: _make(path, name, found["num"], found["shard"]), _ARRAYS))
+        except InputError:
+            raise
         except Exception as error:
             raise _cannot(path, "written", error) from None
         return cls(path)
 
     def grow(self, rows: int) -> None:
         """Makes room for more samples; a last shard that was not full is to be drawn again."""
-        if rows <= len(self):
-            return
+        self._put_about(lambda about: {"num": rows, "complete": False} if about["num"] < rows else {})
+        rows = max(rows, self.about["num"])  # it may be that another process was killed before it made that room
         try:
-            self._put_about(num=rows, complete=False)
-            for name, array in self._arrays.items():
-                shape = [rows] + [None] * (array.ndim - 1)
-                self._arrays[name] = array.resize(exclusive_max=shape, expand_only=True).result()
+            self._arrays = {name: _expand(self.path, name, rows, array) for name, array in self._arrays.items()}
         except Exception as error:
             raise _cannot(self.path, "written", error) from None
 
-    def complete(self, **more) -> None:
-        """Says in the attributes that all samples are there, and what else is known then."""
-        try:
-            self._put_about(**more, complete=True)
-        except Exception as error:
-            raise _cannot(self.path, "written", error) from None
+    def complete(self, **more) -> list[int]:
+        """Says in the attributes that all samples are there, and what else is known then, if it is so.
 
-    def _put_about(self, **changed) -> None:
-        self.about = self.about | changed
-        _put(self.path, self.about)
+        Every shard is read for that, of samples that another job made room for in the meantime, too.
+
+        Returns:
+          The shards that are missing or damaged: where there are any, nothing is said.
+        """
+        missing = []
+
+        def checked(about):
+            now = Store(self.path)
+            with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+                there = list(pool.map(now.finished, range(now.shards(about["num"]))))
+            missing[:] = [shard for shard, is_there in enumerate(there) if not is_there]
+            return {} if missing else {**more, "complete": True}
+
+        self._put_about(checked)
+        return missing
+
+    def _put_about(self, changed: Callable[[dict], dict]) -> None:
+        """Changes the attributes by what `changed` says of those that are there, again if they were not by then."""
+        while True:
+            try:
+                self.about, as_read = _read(self.path)
+                if self.about is None:
+                    raise InputError(f"{self.path}: was removed while samples were drawn into it")
+                change = changed(self.about)
+                self.about = self.about | change
+                if not change or _write(self.path, self.about, as_read):
+                    return
+            except InputError:
+                raise
+            except Exception as error:
+                raise _cannot(self.path, "written", error) from None
 
     def __len__(self) -> int:
         return self._arrays[_ARRAYS[-1]].shape[0]  # the last that `grow` resizes: killed in between, it is done again
@@ -128,7 +157,7 @@ class Store:
     def finished(self, shard: int) -> bool:
         """Whether it was written whole and is so still: everything of it is read and compared."""
         try:
-            if not self.uncommitted(shard, shard + 1):
+            if min((shard + 1) * self.shard, self.about["num"]) <= len(self) and not self.uncommitted(shard, shard + 1):
                 self.read(*self.rows(shard))
                 return True
         except InputError:
@@ -143,12 +172,14 @@ class Store:
         """
         first, last = self.rows(shard)
         values = {"hu": samples.hu, "index": samples.index, **samples.measures}
+        # Where a store ended within a shard, a job of more samples may have written the rest of it by now.
+        arrays = Store(self.path)._arrays if last % self.shard else self._arrays
         try:
-            writing = [self._arrays[name][first:last].write(value) for name, value in values.items()]
+            writing = [arrays[name][first:last].write(value) for name, value in values.items()]
             checked = _checked(samples)
             for future in writing:
                 future.result()
-            self._arrays["crc32"][first:last].write(checked).result()
+            arrays["crc32"][first:last].write(checked).result()
         except Exception as error:
             raise _cannot(self.path, "written", error) from None
 
@@ -156,21 +187,21 @@ class Store:
         """The samples at positions first to last - 1, checked.
 
         Raises:
-          InputError: they are not there, or not as they were written.
+          Damaged: they are not there, or not as they were written.
         """
         try:
             futures = {name: array[first:last].read() for name, array in self._arrays.items()}
             found = {name: future.result() for name, future in futures.items()}
         except Exception as error:
-            raise _cannot(self.path, "read", error) from None
+            raise Damaged(_cannot(self.path, "read", error)) from None
         checked = found.pop("crc32")
         samples = Samples(found.pop("index"), found.pop("hu"), found)
         if not np.array_equal(checked, _checked(samples)):
-            raise InputError(f"{self.path}: samples {first} to {last - 1} are missing or damaged; draw them again")
+            raise Damaged(f"{self.path}: samples {first} to {last - 1} are missing or damaged; draw them again")
         return samples
 
     def take(self, positions: np.ndarray) -> Samples:
-        """The samples at ascending positions, checked; InputError as of `read`."""
+        """The samples at ascending positions, checked; Damaged as of `read`."""
         parts = []
         for shard in np.unique(positions // self.shard):
             first, last = self.rows(int(shard))
@@ -187,15 +218,29 @@ def _files(path) -> ts.KvStore:
     return ts.KvStore.open(f"{_base(path)}/", context=_CONTEXT).result()
 
 
-def _attributes(path) -> dict | None:
+def attributes(path) -> dict | None:
+    """What the samples of a store are; None where nothing is. InputError where something else is."""
+    try:
+        return _read(path)[0]
+    except InputError:
+        raise
+    except Exception as error:
+        raise _cannot(path, "opened", error) from None
+
+
+def _read(path) -> tuple[dict | None, bytes]:
+    """The attributes, None where nothing is, and what `_write` compares."""
     files = _files(path)
     found = files.read("zarr.json").result()
     if found.state == "missing":
-        # Without zarr.json nothing says whose samples any shards are: a store that was just begun has none.
+        # Without zarr.json nothing says whose samples any shards are. Earlier versions made the arrays first.
         begun = {f"{name}/zarr.json" for name in _ARRAYS}
         if any(key.decode() not in begun for key in files.list().result()):
-            raise InputError(f"{path}: is there, and no store of samples; give another name or remove it")
-        return None
+            found = files.read("zarr.json").result()  # another process may have made all of it just now
+            if found.state == "missing":
+                raise InputError(f"{path}: is there, and no store of samples; give another name or remove it")
+    if found.state == "missing":
+        return None, found.stamp.generation
     try:
         about = json.loads(found.value)["attributes"]
         if about["format"] != FORMAT or not about["shard"] >= 1 or about["complete"] not in (True, False):
@@ -204,19 +249,43 @@ def _attributes(path) -> dict | None:
         raise InputError(
             f"{path}: is no store of samples, or damaged ({error}); give another name or remove it"
         ) from None
-    return about
+    return about, found.stamp.generation
 
 
-def _put(path, about: dict) -> None:
+def _write(path, about: dict, as_read: bytes) -> bool:
+    """Whether the attributes were what was read, and are these now."""
     text = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": about}, indent=1)
-    _files(path).write("zarr.json", text.encode()).result()
+    return bool(_files(path).write("zarr.json", text.encode(), if_equal=as_read).result().generation)
 
 
-def _open(path, name: str, rows: int | None = None, shard: int = 0):
-    """An array that is there; with `rows` one that may have to be made."""
-    spec = {"driver": "zarr3", "kvstore": f"{_base(path)}/{name}/"}
-    if rows is None:
-        return ts.open(spec, context=_CONTEXT)
+def _spec(path, name: str) -> dict:
+    return {"driver": "zarr3", "kvstore": f"{_base(path)}/{name}/"}
+
+
+def _open(path, name: str):
+    return ts.open(_spec(path, name), context=_CONTEXT)
+
+
+def _expand(path, name: str, rows: int, array):
+    """The array with that many rows at least."""
+    if array.shape[0] >= rows:
+        return array
+    try:
+        return array.resize(exclusive_max=[rows] + [None] * (array.ndim - 1), expand_only=True).result()
+    except ValueError:
+        now = _open(path, name).result()
+        if now.shape[0] < rows:
+            raise
+        return now  # another process made even more room
+
+
+def _make(path, name: str, rows: int, shard: int) -> None:
+    """Makes an array, if it is not there."""
+    try:
+        _open(path, name).result()
+        return
+    except ValueError:
+        pass
     little, checked = {"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}
     if name == "hu":
         shape, dtype, fill, axes = (SIZE, SIZE), "int16", 0, ["sample", "row", "column"]
@@ -238,7 +307,10 @@ def _open(path, name: str, rows: int | None = None, shard: int = 0):
         "dimension_names": axes,
         "attributes": {"long_name": radiology.DEFINITIONS[name]} if name in radiology.NAMES else {},
     }
-    return ts.open(spec | {"metadata": metadata}, open=True, create=True, context=_CONTEXT)
+    try:
+        ts.open(_spec(path, name) | {"metadata": metadata}, create=True, context=_CONTEXT).result()
+    except ValueError:
+        _open(path, name).result()  # another process was faster, or it fails for the same reason
 
 
 def _cannot(path, be: str, error: Exception) -> InputError:

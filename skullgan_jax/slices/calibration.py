@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Array = TypeVar("Array", "np.ndarray", "jax.Array")
 
+BONE_HU = 200.0  # the least of bone
+_HU = -(1 << 15), (1 << 15) - 1  # of int16, as CT is stored
 _CHUNK = 256  # slices read at a time: 16 MiB of float32, whatever the size of the file
 
 
@@ -71,11 +73,12 @@ class Calibration:
             raise InputError(f"calibration {values!r}: need numbers hu_min and hu_max") from None
 
     @classmethod
-    def of(cls, images: np.ndarray) -> "Calibration":
+    def of(cls, images: np.ndarray, *, also: Callable[[np.ndarray], object] = lambda _: None) -> "Calibration":
         """The range of a whole array, as published (min and max over every slice).
 
         Args:
           images: (N, ...) HU, real dtype, N >= 1; read in chunks, so a memory map of any size will do.
+          also: sees each chunk, in order, while it is in memory.
 
         Raises:
           InputError: a value is NaN or infinite, or all values are equal.
@@ -83,6 +86,7 @@ class Calibration:
         lows, highs, bad_values, bad_slices = [], [], 0, []
         for start in range(0, len(images), _CHUNK):
             chunk = np.asarray(images[start : start + _CHUNK])
+            also(chunk)
             low, high = chunk.min(), chunk.max()
             lows.append(float(low))
             highs.append(float(high))
@@ -98,3 +102,22 @@ class Calibration:
         if min(lows) == max(highs):
             raise InputError(f"every value is {lows[0]:g}: there is nothing to scale to [-1, 1], give other slices")
         return cls(min(lows), max(highs))
+
+    def check_hu(self) -> None:
+        """Refuse the range of what can be no HU of bone.
+
+        Raises:
+          InputError: it is that of normalised images, goes beyond what CT is stored in, or ends below bone.
+        """
+        if self.hu_max <= 1.001 and self.hu_min >= -1.001:
+            raise InputError(
+                f"values from {self.hu_min:g} to {self.hu_max:g}, the networks' [-1, 1] and not HU; map them back by "
+                "the calibration of the model: hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min"
+            )
+        if self.hu_min < _HU[0] or self.hu_max > _HU[1]:
+            raise InputError(
+                f"values from {self.hu_min:g} to {self.hu_max:g}, beyond the {_HU[0]} to {_HU[1]} HU that there are; "
+                "give slices in HU"
+            )
+        if self.hu_max <= BONE_HU:
+            raise InputError(f"nothing above {BONE_HU:g} HU (greatest {self.hu_max:g}), no bone; give slices in HU")

@@ -1,7 +1,8 @@
 """When two slices are one: exactly, or nearly, by the root mean square of what they differ by over bone.
 
-Near: one head read again, with another kernel, noise or half a pixel aside, is 10 to 100 HU from itself; segments of
-one head from different places are 107 or more apart, half of them 270 (docs/prepare.md).
+Near: one head read again with noise or half a pixel aside is 10 to 100 HU from itself; segments of one head from
+different places are 107 or more apart, half of them 270. Another kernel moves one by 70 to 180 HU, but turns it little
+(docs/prepare.md).
 """
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from skullgan_jax.slices.size import SIZE
 
 NEAR_HU = 100.0
+NEAR_COSINE = 0.985
 _CELL = 4  # pixels: at a quarter of the resolution noise and half a pixel count for little
 _BATCH = 2048
 
@@ -47,6 +49,21 @@ def squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     apart = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
     either = bone_a.sum(1)[:, None] + bone_b.sum(1) - bone_a @ bone_b.T
     return np.maximum(apart, 0) / np.maximum(either, 1)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The cosine of the angle of each a to b, whatever their contrast; near copies are above NEAR_COSINE.
+
+    Args:
+      a: (N, 32, 32) of `quarter`.
+      b: (M, 32, 32).
+
+    Returns:
+      (N, M) float32.
+    """
+    a, b = (x.reshape(len(x), -1) for x in (a, b))
+    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9) for x in (a, b))
+    return a @ b.T
 
 
 def exact(hu: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -27,9 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from skullgan_jax.slices.calibration import BONE_HU
 from skullgan_jax.slices.chunks import in_chunks
 
-THRESHOLD_HU = 200.0
+THRESHOLD_HU = BONE_HU
 RAY_MM = 1.8
 PEAK_HU = 700.0
 _TABLE = 5  # pixels from the edge in which a table has its peak

@@ -25,8 +25,10 @@ def dry_run(config, workdir: str) -> None:
       InputError: as `train` would.
     """
     plan = distributed.agree(lambda: setup.prepare(config), same=setup.identity)
+    distributed.agree(lambda: resume.check(plan, workdir))
     at = program.places(plan)
-    with contextlib.closing(checkpoint.Checkpoints(workdir, create=False)) as checkpoints:
+    known = resume.known(workdir)
+    with contextlib.closing(checkpoint.Checkpoints(workdir, create=False, known=known)) as checkpoints:
         now, start = resume.initial_state(plan, checkpoints, workdir, at.like)
     compiled = program.compiled(plan, at)
     each = _seconds(plan, at, compiled.step, now)

@@ -53,7 +53,8 @@ def of(name: str) -> dict:
     try:
         return flat(runpy.run_path(path)["get_config"](*[size] if size else []).to_dict())
     except Exception as error:  # whatever somebody's file raises
-        raise InputError(f"--config={name}: {type(error).__name__}: {error}") from None
+        what = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise InputError(f"--config={name}: {what}{error}") from None
 
 
 def flat(config: dict, prefix="") -> dict:
@@ -67,9 +68,15 @@ def flat(config: dict, prefix="") -> dict:
 def told(argv: list[str], error: Exception) -> str:
     """What is wrong with a command line, in the words of its reader where a field of the config is."""
     name = _given(argv)
-    if not name or not any("config." in word for word in argv):
-        return f"--config has no field {error.args[0]}; see --help" if isinstance(error, KeyError) else str(error)
-    known = of(name)
+    said = f"--config has no field {error.args[0]}; see --help" if isinstance(error, KeyError) else str(error)
+    if not name:
+        return said
+    try:
+        known = of(name)
+    except InputError as unreadable:  # of which the reader gives all of its traceback
+        return str(unreadable)
+    if not any("config." in word for word in argv):
+        return said
     for word in argv:
         field = re.match(r"--?(?:no)?config\.([\w.-]+)", word)
         if field and field[1] not in known:

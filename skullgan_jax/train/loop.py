@@ -30,8 +30,9 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
     """
     workdir = pathlib.Path(workdir)
     plan = distributed.agree(lambda: setup.prepare(config), same=setup.identity)
+    distributed.agree(lambda: resume.check(plan, workdir))
     with _owned(workdir), _programs_kept(workdir), checkpoint.quiet_libraries():
-        checkpoints = checkpoint.Checkpoints(workdir)
+        checkpoints = checkpoint.Checkpoints(workdir, known=resume.known(workdir))
         try:
             ended = _train(_Run(plan, workdir, checkpoints, profile), distributed.Stop(stop))
             checkpoints.close()

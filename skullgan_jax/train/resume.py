@@ -1,36 +1,80 @@
 """Where a run starts, and whether it may go on from there."""
 
+import contextlib
 import dataclasses
+import math
+import pathlib
+import time
 
 import jax
+import numpy as np
 
 from skullgan_jax.command.progress import say
+from skullgan_jax.data import fingerprint
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import quick_to_compile
-from skullgan_jax.train import sharding, state
+from skullgan_jax.processes import distributed
+from skullgan_jax.train import ranges, sharding, state
 from skullgan_jax.train.fields import flat
 
 # What may differ when a run is resumed: how long it lasts, what is shown and kept, where files and weights lie.
 _FREE = ("epochs", "data.path", "log_every", "sample_every", "checkpoint_every", "final_slices", "shard_state")
-_START = ("pretrained", "checkpoint")  # where a run starts: of no account once it has a checkpoint of its own
+# Where a run starts: of no account once it has a checkpoint of its own.
+_START = ("pretrained", "checkpoint", "skip_damaged")
+_SEEN_SECONDS = 60  # after which a network filesystem shows all hosts the same
+
+
+def check(plan, workdir) -> None:
+    """Refuse, before anything is made, a start that is not there.
+
+    Raises:
+      InputError: the weights or the checkpoint to start from are missing, or nothing is left to be done.
+    """
+    config, where = plan.config, plan.config.checkpoint
+    if not distributed.is_first() or checkpoint.exists(workdir):
+        return  # what the others see may be old
+    if where:
+        steps = checkpoint.listed(where)
+        if not steps:
+            raise InputError(f"--config.checkpoint={where}: holds no checkpoint; give a training workdir")
+        with contextlib.suppress(checkpoint.Damaged):  # told when it is read
+            check_same(plan, checkpoint.Checkpoints(where, create=False).meta(max(steps)), where)
+        if max(steps) >= plan.total:
+            raise InputError(
+                f"--config.checkpoint={where}: has done {max(steps)} steps, all of the {plan.total} of this run; give "
+                f"more than --config.epochs={config.epochs}"
+            )
+    elif config.pretrained and not pathlib.Path(config.pretrained).exists():
+        raise InputError(
+            f"--config.pretrained={config.pretrained}: no model here; give a model directory or a training workdir"
+        )
+
+
+def known(where) -> dict[int, float | None]:
+    """The checkpoints of a workdir, by what the first process of a job sees."""
+    return dict(distributed.from_first("checkpoints", list(checkpoint.listed(where).items())))
 
 
 def initial_state(plan, checkpoints, workdir, like):
     """The resume ladder: this workdir, else a given checkpoint, else given weights, else scratch.
+
+    What has changed since, and may, is said and put on record in the plan's meta.
 
     Returns:
       The state, with shapes and shardings of `like`, and its step.
     """
     config = plan.config
     if checkpoints.latest is not None:
-        step = checkpoints.latest
-        check_same(plan.meta, checkpoints.meta(step), workdir)
+        found, step = _newest(plan, checkpoints, workdir, like)
         say(f"resuming {workdir} at step {step}")
-        return checkpoints.restore(step, like), step
+        return found, step
     if config.checkpoint:
-        return _continued(plan, like)
+        given = checkpoint.Checkpoints(config.checkpoint, create=False, known=known(config.checkpoint))
+        found, step = _newest(plan, given, config.checkpoint, like)
+        say(f"continuing from step {step} of {config.checkpoint}")
+        return found, step
     if config.pretrained:
         return _pretrained(plan, like), 0
     say("starting from scratch")
@@ -42,17 +86,76 @@ def scratch(plan, like):
     return quick_to_compile(lambda: _fresh(plan, *plan.pair.init(plan.config.seed)), out_shardings=sharding.of(like))()
 
 
-def _continued(plan, like):
-    where = plan.config.checkpoint
-    if not checkpoint.exists(where):
-        raise InputError(f"--config.checkpoint={where}: holds no checkpoint; give a training workdir")
-    given = checkpoint.Checkpoints(where, create=False)
-    step = given.latest
-    check_same(plan.meta, given.meta(step), where)
-    say(f"continuing from step {step} of {where}")
-    restored = given.restore(step, like)
-    given.close()
-    return restored, step
+def _newest(plan, checkpoints, where, like):
+    """The state of the newest checkpoint that is good, and its step; past a damaged one only if that is asked for."""
+    damaged = {}
+    for step in checkpoints.steps:
+        try:
+            saved = _on_all(lambda step=step: _meta(checkpoints, step))
+            changes = check_same(plan, saved, where)
+            found = _on_all(lambda step=step: checkpoints.restore(step, like))
+            break
+        except checkpoint.Damaged as error:
+            damaged[step] = error
+    else:
+        raise InputError(f"{damaged[max(damaged)]}; no good checkpoint is there: start anew in another --workdir")
+    if damaged and not plan.config.get("skip_damaged", False):
+        raise InputError(
+            f"{damaged[max(damaged)]}; the checkpoint of step {step} is good: to go on from it give "
+            "--config.skip_damaged=True"
+        )
+    for bad, error in damaged.items():
+        aside = checkpoints.set_aside(bad)
+        say(f"{error}; going on from step {step}" + (f"; the damaged one is {aside} now" if aside else ""))
+    record = list(saved.get("changes", ()))
+    if changes:
+        told = ", ".join(f"{field} is {new}, not {old}" for field, (old, new) in changes.items())
+        say(f"{where}: from step {step} on {told}")
+        record.append({"step": step} | {field: [_for_json(old), new] for field, (old, new) in changes.items()})
+    if record:
+        plan.meta["changes"] = record
+    if "recipe.lr" in changes:
+        found = _with_rate(found, *changes["recipe.lr"])
+    if "data.pixel_mm" in changes:  # which a model takes of the checkpoint, and no step of training does
+        for each in checkpoints.steps:
+            with contextlib.suppress(checkpoint.Damaged):
+                about = checkpoints.meta(each)
+                about["config"]["data"]["pixel_mm"] = plan.config.data.pixel_mm
+                checkpoints.write_meta(each, about | {"pixel_mm": plan.meta["pixel_mm"], "changes": record})
+    return found, step
+
+
+def _for_json(value):
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _meta(checkpoints, step: int) -> dict:
+    folder, until = checkpoints.folder / str(step), time.monotonic() + _SEEN_SECONDS
+    while not folder.exists() and not distributed.is_first() and time.monotonic() < until:
+        time.sleep(1)
+    return checkpoints.meta(step)
+
+
+def _on_all(read):
+    """What every process reads, or Damaged in all of them."""
+    found, reason = None, None
+    try:
+        found = read()
+    except checkpoint.Damaged as error:
+        reason = str(error)
+    if told := [reason for reason in distributed.gather(reason) if reason]:
+        raise checkpoint.Damaged(told[0])
+    return found
+
+
+def _with_rate(now, old: float, new: float):
+    """The state with both rates as they would be, had the run begun with another."""
+
+    def of(plateau):
+        lr = plateau.lr * np.float32(new / old) if ranges.fits("recipe.lr", old) else np.float32(new)
+        return plateau._replace(lr=jax.device_put(lr, plateau.lr.sharding))
+
+    return dataclasses.replace(now, g_plateau=of(now.g_plateau), d_plateau=of(now.d_plateau))
 
 
 def _pretrained(plan, like):
@@ -81,18 +184,39 @@ def _sizes(pair) -> str:
     return f"nc={pair.nc} nz={pair.nz} ngf={pair.ngf} ndf={pair.ndf}"
 
 
-def check_same(meta: dict, saved: dict, where) -> None:
-    """Refuse to resume with a changed config or on other data, naming every difference."""
+def check_same(plan, saved: dict, where) -> dict[str, list]:
+    """Refuse to resume with a changed config or on other data, naming every difference.
+
+    Args:
+      plan: of this run.
+      saved: what the checkpoint has besides its state.
+      where: it lies.
+
+    Returns:
+      Field -> [what it was, what it is] of what may change, on record: a rate that is lowered, as after a NaN, and what
+      was out of its range.
+    """
+    meta = plan.meta
     new, old = flat(meta["config"]), flat(saved["config"])
     different = [k for k in sorted(new.keys() | old.keys()) if k not in _FREE + _START and new.get(k) != old.get(k)]
-    if different:
-        listed = ", ".join(f"{k} was {old.get(k)!r} now {new.get(k)!r}" for k in different)
+    changes = {k: [old[k], new[k]] for k in different if k in old and k in new and _may_change(k, old[k], new[k])}
+    if refused := [k for k in different if k not in changes]:
+        listed = ", ".join(f"{k} was {old.get(k)!r} now {new.get(k)!r}" for k in refused)
         raise InputError(
             f"{where}: the config changed since its checkpoint: {listed}; change it back or use another --workdir"
         )
-    for name in ("data", "calibration"):
-        if meta[name] != saved[name]:
+    before, now = saved["data"], meta["data"]
+    was = before["fingerprint"]
+    if was != now["fingerprint"] and fingerprint.known(was, plan.data.images, plan.data.calibration):
+        now = now | {"fingerprint": was}  # as it was computed then
+    for name, one, other in (("data", before, now), ("calibration", saved["calibration"], meta["calibration"])):
+        if one != other:
             raise InputError(
-                f"{where}: the data changed since its checkpoint: {name} was {saved[name]} now {meta[name]}; "
+                f"{where}: the data changed since its checkpoint: {name} was {one} now {other}; "
                 "give the same data or use another --workdir"
             )
+    return changes
+
+
+def _may_change(field: str, old, new) -> bool:
+    return not ranges.fits(field, old) or (field == "recipe.lr" and new < old)

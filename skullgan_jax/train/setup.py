@@ -11,9 +11,12 @@ from skullgan_jax.data.batches import batches, num_steps_per_epoch
 from skullgan_jax.data.open import Dataset, open_data
 from skullgan_jax.errors import InputError
 from skullgan_jax.nets.pair import Pair, resolve_dtype
+from skullgan_jax.train import ranges
 from skullgan_jax.train.fields import flat
 from skullgan_jax.train.recipe import Recipe
 from skullgan_jax.version import __version__
+
+_MOST_STEPS = 1 << 31  # what the state counts in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,22 +66,25 @@ def prepare(config) -> Plan:
     Raises:
       InputError: what is wrong with it or its data.
     """
+    ranges.check(flat(config.to_dict()))
     num = jax.device_count()
     pair, recipe = make_pair(config), Recipe(**config.recipe)
-    if config.batch_size < 2 or config.batch_size % num:
+    if config.batch_size % num:
         raise InputError(
             f"--config.batch_size={config.batch_size}: must be 2 or more and divisible by the "
             f"{num} devices{_of_processes()}; try {max(2, num * round(config.batch_size / num), num)}"
         )
-    at_least_1 = ("epochs", "data.num", "log_every", "sample_every", "checkpoint_every", "judge_slices")
-    values = flat(config.to_dict())
-    for name, least in (*((name, 1) for name in at_least_1), ("seed", 0), ("final_slices", 0)):
-        if values[name] < least:
-            raise InputError(f"--config.{name}={values[name]}: must be {least} or more")
-    if config.seed >= 1 << 32:
-        raise InputError(f"--config.seed={config.seed}: must be below 2^32")
     data = open_data(config.data, config.seed)
-    num_steps_per_epoch(len(data.images), config.batch_size)  # refuses data that fill no batch
+    if data.name == "skull":
+        try:
+            data.calibration.check_hu()
+        except InputError as error:
+            raise InputError(f"{config.data.path}: {error}") from None
+    steps = num_steps_per_epoch(len(data.images), config.batch_size)  # refuses data that fill no batch
+    if config.epochs * steps >= _MOST_STEPS:
+        raise InputError(
+            f"--config.epochs={config.epochs}: of {steps} steps each; give at most {(_MOST_STEPS - 1) // steps}"
+        )
     meta = {
         "config": config.to_dict(),
         "pair": dataclasses.asdict(pair),
@@ -94,10 +100,6 @@ def make_pair(config) -> Pair:
     """The networks of a config. Raises InputError."""
     fields = config.model.to_dict()
     fields["dtype"] = resolve_dtype(fields["dtype"])
-    if fields["dtype"] not in ("float32", "bfloat16"):
-        raise InputError(f"--config.model.dtype={fields['dtype']}: give auto, float32 or bfloat16")
-    if fields["nc"] != 1:
-        raise InputError(f"--config.model.nc={fields['nc']}: the data have one channel; give 1")
     pair = Pair(**fields)
     pair.graphs()  # refuses sizes that the architecture cannot have
     return pair

@@ -52,7 +52,7 @@ def test_no_such_command(typed, word, said):
     assert typed("skullgan", word) == (2, "", f"error: {said}\n")
 
 
-@pytest.mark.parametrize("command", ["prepare", "sample", "evaluate", "convert"])
+@pytest.mark.parametrize("command", ["prepare", "sample", "evaluate", "acoustics", "convert"])
 @pytest.mark.parametrize("script", ["/usr/bin/skullgan", "/lib/skullgan_jax/__main__.py"])
 def test_commands_are_called_as_they_were_typed(typed, command, script):
     name = f"skullgan {command}" if script.endswith("skullgan") else f"python -m skullgan_jax.{command}"

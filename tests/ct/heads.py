@@ -1,10 +1,12 @@
-"""Heads of known shape, and their DICOM files."""
+"""Heads of known shape, as scans and as DICOM files."""
 
 import functools
 
 import numpy as np
 import pydicom
 from pydicom import uid
+
+from skullgan_jax.ct import scans
 
 SPACING = (3.0, 0.5, 0.5)  # mm
 SHELL_MM, TABLE_MM = 7.0, 2.0
@@ -70,3 +72,23 @@ def write_dicom(folder, volume, *, patient="SECRETNAME", **tags):
             else:
                 setattr(ds, name, value)
         ds.save_as(folder / f"{len(volume) - i:03d}.dcm", enforce_file_format=True)
+
+
+def plane(shape=(400, 400)):
+    """(rows, columns) mm x and y of the pixels of a slice, from its middle; the head's own of `head`."""
+    y, x = np.indices(shape, np.float32)
+    return (x - shape[1] / 2) * SPACING[2], (y - shape[0] / 2) * SPACING[1]
+
+
+def scan(volume, slice_mm=SPACING[0]):
+    """A volume as `Scan`, without a file."""
+    return scans.oriented(
+        name="head",
+        told_by=(),
+        series="",
+        content=str,
+        positions=np.arange(len(volume))[:, None] * [[0, 0, slice_mm]],
+        axes=[[0, SPACING[1], 0], [SPACING[2], 0, 0]],
+        shape=volume.shape[1:],
+        read=lambda i: volume[i].astype(np.float32),
+    )

@@ -78,12 +78,35 @@ def test_a_compressed_volume_is_held_once_in_two_bytes(tmp_path, dtype):
     assert again < 10 * volume[..., 0].size * 4
 
 
-def test_nan_in_a_compressed_volume(tmp_path):
+@pytest.mark.parametrize("name", ["head.nii.gz", "head.nii"])
+def test_nan_outside_the_head_is_air(tmp_path, name):
     volume = np.zeros((96, 96, 40), np.float32)
+    volume[:, :20] = volume[30, :40] = np.nan
     volume[5, 5, 39] = np.nan
-    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.5, -0.5, 1, 1])), tmp_path / "head.nii.gz")
-    with pytest.raises(InputError, match=r"head\.nii\.gz: NaN or infinite values; export it again$"):
-        scans.nifti(tmp_path / "head.nii.gz", "a").slice(0)
+    volume[50, 50, 38] = np.nan
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.5, -0.5, 1, 1])), tmp_path / name)
+    scan = scans.nifti(tmp_path / name, ())
+    for i in (0, 39):
+        np.testing.assert_array_equal(scan.slice(i).T, np.where(np.isnan(volume[..., i]), -1024, volume[..., i]))
+    with pytest.raises(
+        InputError, match=rf"{name}: NaN or infinite values inside the slice at 38\.0 mm; export it again$"
+    ):
+        scan.slice(38)
+    volume[7, 50, 1] = np.inf
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.5, -0.5, 1, 1])), tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: .*infinite values"):
+        scans.nifti(tmp_path / name, ()).slice(1)
+
+
+@pytest.mark.parametrize("padding", [-2000, np.nan])
+def test_padding_is_no_air(padding):
+    """Values as they are stored, without slope and intercept, and outside the field of view what no tissue has."""
+    stored = heads.head(shape=(3, 400, 400)) + np.float32(1024)
+    stored[:, np.hypot(*heads.plane()) > 95] = padding
+    with pytest.raises(InputError, match="values 24 to 2524 hold no air near -1000, so they are not HU"):
+        scans.check_hu(heads.scan(stored))
+    with pytest.raises(InputError, match="every value is -1024; export it again"):
+        scans.check_hu(heads.scan(np.full((3, 400, 400), padding)))
 
 
 @pytest.mark.parametrize("name", ["head.nii", "head.npy"])

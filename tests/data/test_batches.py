@@ -5,6 +5,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from skullgan_jax.data import fingerprint
 from skullgan_jax.data.batches import batches, num_steps_per_epoch, order
 from skullgan_jax.data.open import open_data
 from skullgan_jax.errors import InputError
@@ -154,19 +155,42 @@ def test_open_data_phantom():
 
 
 def test_fingerprint_is_of_the_content(tmp_path):
-    def fingerprint(array, save=np.save) -> str:
+    def found(array, save=np.save) -> str:
         path = tmp_path / ("hu.npy" if save is np.save else "hu.npz")
         save(path, array)
         return open_data(config(path=str(path)), seed=0).fingerprint
 
-    base = fingerprint(IMAGES)
-    assert len(base) == 16
+    base = found(IMAGES)
+    assert len(base) == 32
     same = [IMAGES.astype(">i2"), np.asfortranarray(IMAGES), IMAGES[..., None]]
-    assert {fingerprint(a) for a in same} | {fingerprint(IMAGES, np.savez)} == {base}
+    assert {found(a) for a in same} | {found(IMAGES, np.savez)} == {base}
     changed = IMAGES.copy()
     changed[9, 64, 64] += 1
     others = [changed, IMAGES[:-1], IMAGES[::-1], IMAGES.astype("i4")]
-    assert len({base, *map(fingerprint, others)}) == 5
+    assert len({base, *map(found, others)}) == 5
+
+
+def test_fingerprint_is_of_every_value():
+    """One bit of one value, in any slice of many."""
+    rng = np.random.default_rng(1)
+    hu = rng.integers(-1000, 3000, (300, 128, 128)).astype(np.int16)
+    base, seen = fingerprint.of(hu), set()
+    for i in (0, 1, 127, 255, 256, 299):
+        place, bit = (i, *rng.integers(0, 128, 2)), np.int16(1 << rng.integers(0, 15))
+        hu[place] ^= bit
+        seen.add(fingerprint.of(hu))
+        hu[place] ^= bit
+    seen |= {fingerprint.of(hu[:, ::-1]), fingerprint.of(hu[..., ::-1]), fingerprint.of(np.roll(hu, 1, axis=2))}
+    assert len(seen | {base}) == 10
+    assert fingerprint.known(base, hu, Calibration(0, 1))
+
+
+def test_fingerprints_of_before_are_known():
+    """16 hex digits, as 0.1.0 wrote them."""
+    hu = np.arange(3 * 128 * 128).astype(np.int16).reshape(3, 128, 128)
+    of = Calibration(hu.min(), hu.max())
+    assert fingerprint.known("2d8c0dc12f9a35c3", hu, of)
+    assert not fingerprint.known("2d8c0dc12f9a35c3", hu + np.int16(1), Calibration(of.hu_min + 1, of.hu_max + 1))
 
 
 @pytest.mark.parametrize(

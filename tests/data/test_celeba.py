@@ -231,3 +231,12 @@ def test_open_data(jpegs, tmp_path):
     assert dataset.images.shape == (3, 128, 128)
     assert dataset.calibration == Calibration(0, 255)
     assert dataset.name == "celeba"
+
+
+def test_prepared_skulls_are_no_faces(tmp_path):
+    """Their pictures would be taken for some, and so would their shards."""
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "overview.png").touch()
+    (tmp_path / "dataset_info.json").write_text("{}")
+    with pytest.raises(InputError, match="holds skulls from prepare, no CelebA: give them with"):
+        celeba.open_celeba(str(tmp_path), 3)

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 
 import skullgan_jax
-from skullgan_jax.data import phantom
-from skullgan_jax.data.open import fingerprint
+from skullgan_jax.data import fingerprint, phantom
 from skullgan_jax.evaluate import __main__ as command
 from skullgan_jax.evaluate.measures import classify, embedding
 from skullgan_jax.slices import radiology
-from skullgan_jax.slices.calibration import Calibration
 from tests.support import QUICK, quick_jit
 
 _SOME_STEPS = QUICK | {"xla_backend_optimization_level": 1}  # half the time of a step without any
@@ -51,7 +49,7 @@ def sets(tmp_path_factory):
 def model(small_model, sets, tmp_path_factory):
     """The folder of a model that says to be trained on train.npy."""
     hu = np.load(sets / "train.npy")
-    data = {"name": "skull", "num": len(hu), "fingerprint": fingerprint(hu, Calibration.of(hu))}
+    data = {"name": "skull", "num": len(hu), "fingerprint": fingerprint.of(hu)}
     about = {"workdir": "run", "step": 3, "data": data}
     folder = tmp_path_factory.mktemp("models") / "run"
     dataclasses.replace(skullgan_jax.load(small_model), provenance=about, folder=None).save(folder)

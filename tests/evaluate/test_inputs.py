@@ -81,6 +81,13 @@ def test_a_sample_store(tmp_path, hu):
         (lambda x: x / 1500 - 1, r"the networks' \[-1, 1\] and not HU"),
         (lambda x: x / 20, "nothing above 200 HU"),
         (lambda x: x[:, :64], "expected"),
+        (lambda x: x * np.where(x > 2000, np.inf, 1), "NaN or infinite values"),
+        (
+            lambda x: np.where(x > 2000, 1e30, x),
+            r"values from 0 to 1e\+30, beyond the -32768 to 32767 HU that there are",
+        ),
+        (lambda x: 0 * x, "every value is 0: there is nothing to scale"),
+        (lambda x: 0 * x + 3000, "every value is 3000: there is nothing to scale"),
     ],
 )
 def test_what_is_no_hu_is_refused(tmp_path, hu, change, message):

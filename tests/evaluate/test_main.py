@@ -1,14 +1,19 @@
 """The command as users type it, and its report in a browser."""
 
 import json
+import os
 import re
 import sys
+from concurrent import futures
 
 import numpy as np
 import pytest
 
 from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import __main__ as command
+from skullgan_jax.evaluate import judge
+from skullgan_jax.evaluate.report import figures as drawn
+from skullgan_jax.machine import lock
 from skullgan_jax.slices import radiology
 from tests import browser
 
@@ -31,9 +36,7 @@ def test_files(report):
     assert table[0].split(",") == ["set", *radiology.NAMES]
     assert [line.split(",")[0] for line in table[1::200]] == ["real", "fake", "control"]
     figures = {p.stem for p in (report / "figures").iterdir()}
-    assert figures == {
-        *("samples", "distributions", "tests", "spectrum", "tsne", "classifiers", "memorisation", "pairs"),
-    }
+    assert figures == set(drawn.NAMES)
 
 
 def test_numbers(same):
@@ -106,6 +109,7 @@ def test_a_turing_page(sets, tmp_path, capfd):
         (["--real=REAL", "--output=OUT"], "--fake is missing"),
         (["--real=REAL", "--fake=no.npy", "--output=OUT"], "no.npy: no such file"),
         (["--real=REAL", "--fake=REAL", "--output=OUT", "--num=1"], "give a number of 2 or more"),
+        (["--real=REAL", "--fake=REAL", "--output=OUT", "--seed=2147483648"], "--seed=2147483648: give one from 0 to"),
         (["--real=REAL", "--fake=REAL", "--output=REAL"], "is a file; give a folder"),
         (["--real=REAL", "--fake=FINE", "--output=OUT"], "real.npy has 0.46875 mm pixels (assumed; state it with"),
         (["--real=REAL", "--fake=REAL", "--output=OUT", "--fid"], "--fid: 200 reals and 200 fakes; below 2048"),
@@ -123,6 +127,80 @@ def test_a_wrong_command_is_one_line_and_exit_2(sets, tmp_path, capfd, flags, ex
     assert (status, said.count("\n")) == (2, 1), said
     assert expected in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def few(tmp_path):
+    """Flags for a judgement of a second: the command's output is `out`."""
+    for name, hu in zip(("real", "fake"), np.split(phantom.segments(12, 6), 2), strict=True):
+        np.save(tmp_path / f"{name}.npy", hu)
+    return [f"--real={tmp_path}/real.npy", f"--fake={tmp_path}/fake.npy", f"--output={tmp_path}/out"]
+
+
+def test_what_is_the_users_stays(few, tmp_path, capfd):
+    """In the folder, among the figures, and beside it under names like ours; of the last report nothing does."""
+    out = tmp_path / "out"
+    mine = [out / "notes.txt", out / "turing.key.json", tmp_path / "out.tmp" / "a", tmp_path / "out.old" / "a"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    assert ended(capfd, *few)[0] == 0
+    mine += [out / "figures" / "my own.png"]
+    mine[-1].write_text("mine")
+    (out / "figures" / "tsne.png").write_text("of the last report")
+    (out / "model_card.md").write_text("of the last report")
+    assert ended(capfd, *few)[0] == 0
+    assert {path.read_text() for path in mine} == {"mine"}
+    names = {"figures", "metrics.json", "notes.txt", "radiology.csv", "report.html", "turing.key.json"}
+    assert {path.name for path in out.iterdir()} == names
+    assert {path.name for path in (out / "figures").iterdir()} == {"samples.png", "distributions.png", "my own.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"fake.npy", "real.npy", "out", "out.old", "out.tmp"}
+
+
+def test_a_folder_in_which_something_else_has_our_names_is_refused(few, tmp_path, capfd):
+    (tmp_path / "out" / "figures").mkdir(parents=True)
+    (tmp_path / "out" / "figures" / "samples.png").write_text("mine")
+    status, said = ended(capfd, *few)
+    assert (status, said.count("\n")) == (2, 1)
+    assert f"--output={tmp_path}/out: holds figures and no report that they are of, which would go; give" in said
+    assert (tmp_path / "out" / "figures" / "samples.png").read_text() == "mine"
+
+
+def test_one_writes_a_report_at_a_time(few, tmp_path, capfd):
+    with lock.only_writer(tmp_path / "out"), futures.ThreadPoolExecutor(1) as pool:
+        for more in ((), ("--turing", "--turing_num=4")):
+            assert pool.submit(command.run, [*few, *more]).exception().code == 2
+            assert f"error: --output={tmp_path}/out: process {os.getpid()} on " in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_file_that_failed_is_named(few, tmp_path, capfd, monkeypatch):
+    """Not the output for whatever it was."""
+
+    def gone(*_, **__):
+        raise FileNotFoundError(2, "No such file or directory", "/scans/gone.npy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(judge, "evaluate", gone)
+        status, said = ended(capfd, *few)
+    assert (status, said) == (
+        2,
+        "error: /scans/gone.npy: cannot be read (No such file or directory); see to its rights and its disk\n",
+    )
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(drawn, "draw", full)
+    status, said = ended(capfd, *few)
+    assert status == 2
+    assert f"error: --output={tmp_path}/out: cannot be written (No space left on device); free some" in said
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    status, said = ended(capfd, *few)
+    assert (status, said.count("\n")) == (2, 1)
+    assert "cannot be written (it is, or holds, the folder that this runs in)" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"fake.npy", "real.npy", "out"}
 
 
 @pytest.mark.parametrize("module", ["matplotlib", "sklearn"])

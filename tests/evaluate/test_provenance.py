@@ -35,11 +35,12 @@ def test_another_set_is_told(tmp_path, model, capfd):
     sets = (f"--{flag}={tmp_path}/{name}.npy" for flag, name in zip(("real", "fake", "train"), names, strict=True))
     command.run([*sets, f"--model={model}", f"--output={output}", "--pixel_mm=0.46875"])
     text, about = (output / "report.html").read_text(), (output / "model_card.md").read_text()
-    told = "other.npy, given as --train, is not what the model was trained on"
+    told = "what was given as --train is not what the model was trained on"
     assert f"note: {told}" in capfd.readouterr().err
     assert told in text
     assert told in about
     assert "Trained on: see provenance" in about
+    assert not [word for word in (*names, tmp_path.name) if f"{word}.npy" in about or word == tmp_path.name in about]
     assert "<strong>not what the model was trained on</strong>" in text
 
 

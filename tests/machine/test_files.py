@@ -2,10 +2,12 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import pytest
 
@@ -70,6 +72,30 @@ def test_a_link_leads_to_what_is_replaced(tmp_path):
     assert _names(tmp_path) == {"m", "store"}
 
 
+def test_in_a_folder_of_ours_what_is_not_ours_stays(tmp_path):
+    _folder(tmp_path / "r" / "figures", **{"a.png": "1", "own.png": "mine"})
+    with files.whole(tmp_path / "r", ours=["figures/a.png", "figures/b.png"]) as partial:
+        _folder(partial / "figures", **{"b.png": "2"})
+    assert _texts(tmp_path / "r" / "figures") == {"b.png": "2", "own.png": "mine"}
+
+
+def test_the_folder_that_this_runs_in_is_not_replaced(tmp_path, monkeypatch):
+    """Whoever is in it would be in one without a name."""
+    _folder(tmp_path / "r" / "deep", a="1")
+    monkeypatch.chdir(tmp_path / "r" / "deep")
+    for place in (".", "..", tmp_path / "r"):
+        with pytest.raises(OSError, match="the folder that this runs in"), files.whole(place):
+            pass
+    with files.whole("new") as partial:
+        _folder(partial, b="2")
+    assert _names(tmp_path / "r" / "deep") == {"a", "new"}
+
+
+def test_where_a_disk_is_mounted_nothing_is_exchanged():
+    with pytest.raises(OSError, match="a disk is mounted there"), files.whole("/proc"):
+        pass
+
+
 def test_a_path_through_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
@@ -130,8 +156,12 @@ def test_one_that_lives_is_left_alone(tmp_path):
 def test_the_second_writer_is_refused_by_the_name_of_the_first(tmp_path):
     output = tmp_path / "out"
     with lock.only_writer(output):
-        with pytest.raises(InputError, match=rf"^--output={output}: process {os.getpid()} on .* writes to it"):
-            lock.only_writer(output).__enter__()
+        with lock.only_writer(output):  # what it calls
+            pass
+        with futures.ThreadPoolExecutor(1) as pool:
+            refused = pool.submit(lock.only_writer(output).__enter__).exception()
+        assert isinstance(refused, InputError)
+        assert re.match(rf"--output={output}: process {os.getpid()} on .* writes to it", str(refused))
         with lock.only_writer(tmp_path / "other"):
             pass
     assert _names(tmp_path) == set()

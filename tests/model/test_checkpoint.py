@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from skullgan_jax.errors import InputError
@@ -193,3 +195,172 @@ def test_write_json_replaces_whole(tmp_path):
     files.write_json(path, {"b": [1.5, "x"]})
     assert json.loads(path.read_text()) == {"b": [1.5, "x"]}
     assert [p.name for p in tmp_path.iterdir()] == ["about.json"]
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch):
+    monkeypatch.setattr(checkpoint, "_LATE_SECONDS", 0)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A workdir with two checkpoints, of which 1 is the best and 2 the latest; not to be written to."""
+    workdir = tmp_path_factory.mktemp("saved")
+    checkpoints = checkpoint.Checkpoints(workdir)
+    for step in (1, 2):
+        checkpoints.save(make(step), {"n": step, "calibration": [0.1, 1e-300]}, swd=float(step))
+        checkpoints.wait()
+    checkpoints.close()
+    return workdir
+
+
+def everything(workdir, step):
+    """What is read of a checkpoint, or Damaged."""
+    reader = checkpoint.Checkpoints(workdir, create=False)
+    return reader.meta(step), checkpoint.listed(workdir)[step], reader.restore(step, like(make(step)))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def largest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+DAMAGE = {
+    "no meta": (lambda at: shutil.rmtree(at / "meta"), "meta/metadata: missing"),
+    "empty meta": (lambda at: emptied(at / "meta" / "metadata"), "meta/metadata: empty"),
+    "cut meta": (lambda at: cut(at / "meta" / "metadata"), "meta/metadata: damaged"),
+    "another meta": (lambda at: (at / "meta" / "metadata").write_text("[1]"), "meta/metadata: holds no fields"),
+    "no state": (lambda at: shutil.rmtree(at / "state"), "state: damaged or not all there"),
+    "an array is missing": (lambda at: largest(at / "state").unlink(), "state: damaged or not all there ("),
+    "an array is cut": (lambda at: cut(largest(at / "state")), "state: damaged or not all there ("),
+    "empty metadata": (lambda at: emptied(at / "state" / "_METADATA"), "state/_METADATA: damaged or not all there"),
+    "cut metadata": (lambda at: cut(at / "state" / "_METADATA"), "state/_METADATA: damaged or not all there"),
+    "empty manifest": (
+        lambda at: emptied(at / "state" / "manifest.ocdbt"),
+        "state/manifest.ocdbt: damaged or not all there (",
+    ),
+    "an empty folder": (lambda at: (shutil.rmtree(at), at.mkdir()), "meta/metadata: missing"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_one_line_that_names_the_file(kind, saved, tmp_path):
+    workdir = shutil.copytree(saved, tmp_path / "run")
+    damage, expected = DAMAGE[kind]
+    damage(workdir / "checkpoints" / "2")
+    assert checkpoint.exists(workdir)
+    with pytest.raises(checkpoint.Damaged) as caught:
+        everything(workdir, 2)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(f"{workdir}/checkpoints/2/{expected}")
+    assert_equal(everything(workdir, 1)[2], make(1))
+
+
+def flipped(workdir, rng) -> str:
+    """Flip one bit of one byte of checkpoint 2."""
+    path = rng.choice(sorted(p for p in (workdir / "checkpoints" / "2").rglob("*") if p.is_file() and p.stat().st_size))
+    content = bytearray(path.read_bytes())
+    at = rng.integers(len(content))
+    content[at] ^= 1 << rng.integers(8)
+    path.write_bytes(content)
+    return f"byte {at} of {path}"
+
+
+@pytest.mark.parametrize("num", [25, pytest.param(300, marks=pytest.mark.all)])
+def test_a_flipped_bit_is_found_or_changes_nothing(num, saved, tmp_path):
+    rng, found = np.random.default_rng(num), 0
+    expected = everything(saved, 2)
+    for i in range(num):
+        workdir = shutil.copytree(saved, tmp_path / str(i))
+        where = flipped(workdir, rng)
+        try:
+            meta, swd, state = everything(workdir, 2)
+        except checkpoint.Damaged:
+            found += 1
+        else:
+            assert (meta, swd) == expected[:2], where
+            assert_equal(state, expected[2])
+        shutil.rmtree(workdir)
+    assert found > num / 4
+
+
+def test_a_flipped_byte_of_an_array_is_named(saved, tmp_path, monkeypatch):
+    """What the files themselves do not find: the array that is read is another."""
+    find = ocp.Checkpointer.restore
+
+    def another(self, *args, **kwargs):
+        state = find(self, *args, **kwargs)
+        kernel = np.array(state.g_params["a"]["kernel"])
+        kernel.view(np.uint8)[5] ^= 1
+        return dataclasses.replace(state, g_params={"a": {"kernel": jnp.asarray(kernel)}})
+
+    monkeypatch.setattr(ocp.Checkpointer, "restore", another)
+    with pytest.raises(
+        checkpoint.Damaged, match=r"/2/state: damaged \(g_params/a/kernel not as saved, by its checksum"
+    ):
+        everything(saved, 2)
+
+
+def test_what_is_read_while_it_is_replaced(saved, tmp_path):
+    """A better one came, and this one went, between the list and the reading."""
+    workdir = shutil.copytree(saved, tmp_path / "run")
+    tries = []
+
+    def read(checkpoints, step):
+        tries.append(step)
+        if len(tries) == 1:
+            writer = checkpoint.Checkpoints(workdir)
+            writer.save(make(3), {}, swd=0.5)
+            writer.close()
+        return checkpoints.meta(step), checkpoints.restore(step, like(make(step)))
+
+    meta, state = checkpoint.read(workdir, read)
+    assert (tries, meta) == ([1, 3], {})
+    assert_equal(state, make(3))
+    assert steps(workdir) == [3]
+
+
+def test_a_damaged_one_is_told_with_the_others(saved, tmp_path):
+    workdir = shutil.copytree(saved, tmp_path / "run")
+    folder = workdir / "checkpoints"
+    emptied(folder / "1" / "meta" / "metadata")
+    with pytest.raises(InputError) as caught:
+        checkpoint.read(workdir, lambda checkpoints, step: step)
+    assert str(caught.value) == f"{folder}/1/meta/metadata: empty; give {folder}/2 in its place"
+    assert checkpoint.read(workdir, lambda checkpoints, step: step, 2) == 2
+    shutil.rmtree(folder / "2")
+    with pytest.raises(InputError, match=r"/1/meta/metadata: empty; there is no other checkpoint$"):
+        checkpoint.read(workdir, lambda checkpoints, step: step)
+
+
+def test_what_a_kill_left_half_removed_goes(saved, tmp_path):
+    workdir = shutil.copytree(saved, tmp_path / "run")
+    (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "2.removed")
+    (workdir / "checkpoints" / "2.damaged").mkdir()
+    checkpoints = checkpoint.Checkpoints(workdir)
+    assert checkpoints.steps == [1]
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["1", "2.damaged"]
+
+
+def test_the_list_of_the_first_process_counts(saved):
+    reader = checkpoint.Checkpoints(saved, create=False, known={1: 1.0})
+    assert (reader.latest, reader.best, checkpoint.listed(saved)) == (1, 1, {1: 1.0, 2: 2.0})
+
+
+def test_meta_is_replaced_whole(saved, tmp_path):
+    workdir = shutil.copytree(saved, tmp_path / "run")
+    checkpoints = checkpoint.Checkpoints(workdir)
+    checkpoints.write_meta(1, {"n": 7})
+    meta, swd, state = everything(workdir, 1)
+    assert (meta, swd) == ({"n": 7}, 1.0)
+    assert_equal(state, make(1))
+    checkpoint.Checkpoints(workdir, create=False).write_meta(1, {"n": 8})
+    assert checkpoints.meta(1) == {"n": 7}, "who only reads writes nothing"

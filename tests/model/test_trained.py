@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
+from concurrent import futures
 
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import traverse_util
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import lock
 from skullgan_jax.model import checkpoint, directory, draw, trained
+from skullgan_jax.model import load as load_module
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
@@ -32,6 +37,9 @@ def small():
     shapes = jax.eval_shape(lambda: pair.init(0))
     random = np.random.default_rng(0)
     trees = jax.tree.map(lambda x: random.standard_normal(x.shape).astype(x.dtype), shapes)
+    for stats in trees[1::2]:
+        for norm in stats.values():
+            norm["var"] = abs(norm["var"])
     return trained.Model(
         pair=pair,
         **dict(zip(TREES, trees, strict=True)),
@@ -147,6 +155,53 @@ def test_saving_over_an_older_model(small, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def test_what_is_no_model_is_left_as_it_is(small, tmp_path):
+    """A folder of somebody's, a model.json of another program, a file; a folder with hidden files may become one."""
+    for name, text in (("notes.txt", "mine"), ("model.json", '{"layers": []}')):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text(text)
+        with pytest.raises(InputError, match="holds something else than a model, and is left as it is; give another"):
+            small.save(folder)
+        assert [path.read_text() for path in folder.iterdir()] == [text]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="file: is a file; give a folder"):
+        small.save(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".gitkeep").touch()
+    small.save(tmp_path / "empty")
+    assert load(tmp_path / "empty") == small
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "model.json", "notes.txt"]
+
+
+def test_one_saves_at_a_time(small, tmp_path):
+    with lock.only_writer(tmp_path / "model"), futures.ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(small.save, tmp_path / "model").exception()
+    assert isinstance(refused, InputError)
+    assert str(refused).startswith(f"folder={tmp_path}/model: process {os.getpid()} on ")
+
+
+def test_standing_statistics_are_not_kept_beside_another_model(small, tmp_path, monkeypatch, capsys):
+    """That was saved in the meantime."""
+    monkeypatch.setattr(draw, "standing_statistics", lambda *_, **__: small.g_stats)
+    dataclasses.replace(small, standing=None).save(tmp_path / "model")
+    found = load(tmp_path / "model")
+    dataclasses.replace(small, g_params=jax.tree.map(lambda x: -x, small.g_params), standing=None).save(found.folder)
+    found.compute_standing(verbose=True)
+    assert "standing.safetensors cannot be written (another model is there by now); not kept" in capsys.readouterr().err
+    assert load(tmp_path / "model").standing is None
+
+
+def test_the_hash_is_of_values(small):
+    """Whatever the calibration's class looks like, and of which type the sizes are; every value counts."""
+    pair = dataclasses.replace(small.pair, nz=np.int64(6))
+    same = dataclasses.replace(small, pair=pair, calibration=Calibration(np.float32(-1000), 2500.5))
+    assert same.sha256 == small.sha256
+    ends = [Calibration(0.0, 1), Calibration(-0.0, 1), Calibration(0, 1.5)]
+    hashes = [dataclasses.replace(small, calibration=ends).sha256 for ends in ends]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_equal_is_what_draws_and_judges_alike(small):
     """Whatever it is from and was run with; any other number, or a network less, makes another."""
     same = dataclasses.replace(
@@ -205,6 +260,13 @@ def rewrite(folder, **changed):
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
 
 
+def flip(folder, name):
+    """A bit of the last number."""
+    data = bytearray((folder / name).read_bytes())
+    data[-1] ^= 1
+    (folder / name).write_bytes(data)
+
+
 def cut(folder, name):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: len(data) // 2])
@@ -220,23 +282,42 @@ def cut(folder, name):
         (lambda f: (f / "model.json").unlink(), "no model here (model.json is missing)"),
         (lambda f: (f / "generator.safetensors").unlink(), "no model here (generator.safetensors is missing)"),
         (lambda f: (f / "discriminator.safetensors").unlink(), "no model here (discriminator.safetensors is missing)"),
-        (lambda f: cut(f, "generator.safetensors"), "not a readable model (SafetensorError"),
-        (lambda f: (f / "generator.safetensors").write_bytes(b""), "not a readable model (SafetensorError"),
-        (lambda f: cut(f, "model.json"), "not a readable model (JSONDecodeError"),
-        (lambda f: (f / "model.json").write_text("[1]"), "not a readable model (TypeError"),
-        (lambda f: (f / "model.json").write_bytes(b"\xff\xfe"), "not a readable model (UnicodeDecodeError"),
-        (lambda f: rewrite(f, format=2), ": model.json has format 2, this version reads 1; update it"),
-        (lambda f: rewrite(f, nz="x"), "not a readable model (ValueError"),
+        (lambda f: cut(f, "generator.safetensors"), "/generator.safetensors: is damaged or cut short ("),
+        (lambda f: (f / "generator.safetensors").write_bytes(b""), "/generator.safetensors: is empty ("),
+        (lambda f: cut(f, "discriminator.safetensors"), "/discriminator.safetensors: is damaged or cut short ("),
+        (lambda f: cut(f, "model.json"), "/model.json: is damaged or cut short ("),
+        (lambda f: (f / "model.json").write_bytes(b""), "/model.json: is empty ("),
+        (
+            lambda f: (f / "model.json").write_text("[1]"),
+            "/model.json: is damaged (it holds no fields)",
+        ),
+        (lambda f: (f / "model.json").write_text("[" * 100_000), "/model.json: is damaged or cut short ("),
+        (lambda f: (f / "model.json").write_bytes(b"\xff\xfe"), "/model.json: is damaged or cut short ("),
+        (lambda f: rewrite(f, format=2), "/model.json: has format 2, this version reads 1; update it"),
+        (lambda f: rewrite(f, nz="x"), "/model.json: is damaged (ValueError"),
+        (lambda f: rewrite(f, nz=1e999), "/model.json: is damaged (OverflowError"),
         (lambda f: rewrite(f, nz=7), "the weights do not have the shapes that model.json states; export it again"),
         (lambda f: rewrite(f, ngf=32), "the weights do not have the shapes that model.json states"),
-        (lambda f: rewrite(f, ngf=7), ": model.ngf=7: must be a positive multiple of 16"),
+        (lambda f: rewrite(f, ngf=7), "/model.json: model.ngf=7: must be a positive multiple of 16"),
         (lambda f: rewrite(f, calibration={"hu_min": 0}), "hu_max"),
-        (lambda f: rewrite(f, batches_tracked={"generator": [1]}), "not a readable model (ValueError: batches_tracked"),
-        (lambda f: rewrite(f, files={}), "not a readable model (KeyError"),
-        (lambda f: (f / "standing.safetensors").write_bytes(b"x"), "not a readable model (SafetensorError"),
+        (lambda f: rewrite(f, calibration=3), "/model.json: calibration 3: need numbers"),
+        (lambda f: rewrite(f, pixel_mm=-1), "/model.json: is damaged (ValueError: pixel_mm is -1.0)"),
+        (
+            lambda f: rewrite(f, batches_tracked={"generator": [1]}),
+            "is damaged (ValueError: batches_tracked",
+        ),
+        (lambda f: rewrite(f, files={}), "/model.json: is damaged (KeyError"),
+        (lambda f: rewrite(f, files=[1]), "/model.json: is damaged (TypeError"),
+        (lambda f: (f / "standing.safetensors").write_bytes(b"x"), "/standing.safetensors: is damaged or cut short ("),
+        (lambda f: flip(f, "standing.safetensors"), "/standing.safetensors: was changed: its values have sha256 "),
+        (lambda f: flip(f, "generator.safetensors"), "/generator.safetensors: the model's file was changed: sha256 "),
+        (
+            lambda f: flip(f, "discriminator.safetensors"),
+            "/discriminator.safetensors: the model's file was",
+        ),
         (
             lambda f: shutil.copy(f / "discriminator.safetensors", f / "generator.safetensors"),
-            "the weights do not have the shapes that model.json states",
+            "/generator.safetensors: the model's file was changed: sha256 ",
         ),
     ],
 )
@@ -245,6 +326,49 @@ def test_damaged(small, damage, expected, tmp_path):
     small.save(folder)
     damage(folder)
     assert expected in refusal(folder)
+
+
+def test_damaged_at_random(small, tmp_path):
+    """Refused in a line that names a file, or it is the same model."""
+    random = np.random.default_rng(0)
+    small.save(tmp_path / "model")
+    for i, name in enumerate([path.name for path in (tmp_path / "model").iterdir()] * 10):
+        folder = pathlib.Path(shutil.copytree(tmp_path / "model", tmp_path / f"{i}"))
+        data = bytearray((folder / name).read_bytes())
+        at = int(random.integers(min(len(data), 2000) if i % 2 else len(data)))  # half of them in headers
+        match random.integers(3):
+            case 0:
+                data[at] ^= 1 << int(random.integers(8))
+            case 1:
+                del data[at:]
+            case 2:
+                data[at:at] = random.bytes(3)
+        (folder / name).write_bytes(data)
+        said = ""
+        try:
+            assert load(folder) == small
+        except InputError as error:
+            said = str(error)
+        assert not said or said.startswith(f"{folder}/") or "do not have the shapes that model.json states" in said
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("net", "value"), [("g_params", np.nan), ("d_params", np.inf), ("g_stats", -1), ("standing", -1)]
+)
+def test_numbers_that_would_draw_nothing_but_0_hu(small, net, value, tmp_path):
+    tree = jax.tree.map(np.copy, getattr(small, net))
+    layer, leaf = ("norm2", "var") if value == -1 else ("conv2", "kernel")
+    tree[layer][leaf].flat[3] = value
+    dataclasses.replace(small, **{net: tree}).save(tmp_path / "model")
+    where = {"g": "generator", "d": "discriminator", "s": "standing"}[net[0]]
+    said = f": holds NaN, infinite weights or negative variances in {where} {layer}.{leaf}; take an earlier one"
+    assert said in refusal(tmp_path / "model")
+
+
+def test_three_channels_are_no_slice(small):
+    with pytest.raises(InputError, match=r"nc=3: this generator makes 3 channels, a slice in HU has one"):
+        dataclasses.replace(small, pair=dataclasses.replace(small.pair, nc=3)).sample(1)
 
 
 def test_a_file_is_no_model(tmp_path):
@@ -273,7 +397,9 @@ def test_a_workdir_keeps_its_standing_statistics(finished, tmp_path, monkeypatch
     first.compute_standing()
     kept = tmp_path / "standing.safetensors"
     with safetensors.safe_open(kept, "numpy") as file:
-        assert file.metadata() == {"model_sha256": first.sha256, "latents": "256", "seed": "0"}
+        about = file.metadata()
+    own = directory.sha256(traverse_util.flatten_dict(first.standing, sep="."))
+    assert about == {"model_sha256": first.sha256, "latents": "256", "seed": "0", "sha256": own}
     jax.tree.map(np.testing.assert_array_equal, load(tmp_path).standing, first.standing)
     whole = kept.read_bytes()
     kept.write_bytes(whole[:1000])
@@ -282,6 +408,34 @@ def test_a_workdir_keeps_its_standing_statistics(finished, tmp_path, monkeypatch
     assert load(tmp_path).standing is None
     shutil.copytree(finished / "model", tmp_path / "model")
     jax.tree.map(np.testing.assert_array_equal, load(tmp_path).standing, load(finished / "model").standing)
+
+
+CONFIG = {
+    "data": {"name": "skull", "path": "/scans/StMarysHospital", "num": 2000},
+    "pretrained": "celeba_of_ward_3",
+    "checkpoint": "",
+    "seed": 1,
+    "more": {"list_of": "ward/7"},
+}
+
+
+def test_paths_stay_at_home(small, finished, tmp_path):
+    """What a run was given, in a workdir as in what it exports, and in a model of an earlier version."""
+    left = load_module._without_paths(CONFIG)
+    assert left["data"] == {"name": "skull", "path": "(left out)", "num": 2000}
+    assert (left["pretrained"], left["checkpoint"], left["seed"]) == ("(left out)", "", 1)
+    assert left["more"] == {"list_of": "(left out)"}
+    assert load_module._without_paths({"path": "phantom"}) == {"path": "phantom"}
+    changes = [{"step": 3, "data.path": ["ward", "ward/7"], "recipe.lr": [1, 0.5]}]
+    without = [{"step": 3, "data.path": ["(left out)"] * 2, "recipe.lr": [1, 0.5]}]
+    assert load_module._without_paths(changes) == without
+    dataclasses.replace(small, provenance={"workdir": "run", "config": CONFIG}).save(tmp_path / "model")
+    found = load(tmp_path / "model")
+    assert found.provenance == {"workdir": "run", "config": left}
+    found.save(tmp_path / "model")
+    text = (tmp_path / "model" / "model.json").read_text()
+    assert not [word for word in ("StMarys", "ward") if word in text]
+    assert str(finished.parent) not in (finished / "model" / "model.json").read_text()
 
 
 def test_exported_statistics_do_not_depend_on_the_trail(finished):
@@ -306,7 +460,7 @@ def test_a_workdir_that_was_never_judged_gives_its_last(finished, tmp_path):
     for step in (3, 5):
         trees = {name: jax.tree.map(lambda x, s=step: x + s, getattr(expected, name)) for name in TREES}
         checkpoints = checkpoint.Checkpoints(tmp_path)
-        checkpoints.save(_State(np.int32(step), **trees), meta, swd=None)
+        checkpoints.save(jax.device_put(_State(np.int32(step), **trees)), meta, swd=None)
         checkpoints.wait()
         checkpoints.close()
     found = load(tmp_path)

@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+import warnings
 
 import nibabel
 import numpy as np
@@ -16,7 +18,7 @@ import skullgan_jax
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import extras
 from skullgan_jax.model import draw
-from skullgan_jax.sampling import names
+from skullgan_jax.sampling import formats, names
 from skullgan_jax.sampling.store import Store
 from skullgan_jax.slices import radiology
 from tests.sampling.folder import files
@@ -64,12 +66,14 @@ def test_nifti(command, hu, tmp_path):
         assert (image.dataobj.slope, image.dataobj.inter) == (1, 0)
         assert image.header.get_xyzt_units()[0] == "mm"
         np.testing.assert_allclose(image.header.get_zooms(), [0.46875, 0.46875, 1])
-        assert nibabel.aff2axcodes(image.affine) == ("R", "P", "S")
+        assert nibabel.aff2axcodes(image.affine) == ("L", "P", "S")
         np.testing.assert_array_equal(np.asarray(image.dataobj).transpose(2, 1, 0), hu[start : start + 20])
         assert b"synthetic, skullgan_jax" in bytes(image.header["descrip"])
         assert json.loads((tmp_path / f"{name[0]}.json").read_text())["num"] == 20
     command(num=1, output=tmp_path / "u.NII.GZ")
     assert (tmp_path / "u.NII.GZ").read_bytes()[:2] == b"\x1f\x8b"
+    command(num=1, output=tmp_path / "v.gz.nii")
+    assert nibabel.load(tmp_path / "v.gz.nii").shape == (128, 128, 1)
 
 
 def test_dicom(command, hu, tmp_path):
@@ -92,11 +96,92 @@ def test_dicom(command, hu, tmp_path):
         assert not ds.StudyDate
     for uid in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
         assert len({ds[uid].value for ds in found}) == 3
-    (tmp_path / "s" / "notes.txt").write_text("mine")  # stays when samples are added
+    for name in ("notes.txt", "000000/notes.txt", "000000/others/0.dcm"):  # they stay when samples are added
+        (tmp_path / "s" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "s" / name).write_text("mine")
     before = files(tmp_path / "s")
     assert command(num=4, output=tmp_path / "s", format="dicom")[0] == 0
     assert files(tmp_path / "s").items() > before.items()
     assert command(num=4, output=f"{tmp_path}/s/", format="dicom")[1] == [f"{tmp_path}/s: has 4 samples already"]
+
+
+# PS3.3, A.3: what the modules of a CT image require, type 1 with a value, type 2 also without; conditional ones whose
+# condition holds here among them.
+TYPE_1 = {
+    "SOP Common": "SOPClassUID SOPInstanceUID SpecificCharacterSet",
+    "Patient": "DeidentificationMethod",
+    "General Study": "StudyInstanceUID",
+    "General Series": "Modality SeriesInstanceUID",
+    "Frame of Reference": "FrameOfReferenceUID",
+    "Image Plane": "PixelSpacing ImageOrientationPatient ImagePositionPatient",
+    "Image Pixel": "SamplesPerPixel PhotometricInterpretation Rows Columns BitsAllocated BitsStored HighBit "
+    "PixelRepresentation PixelData",
+    "CT Image": "ImageType RescaleIntercept RescaleSlope RescaleType",
+    "VOI LUT": "WindowCenter WindowWidth",
+}
+TYPE_2 = {
+    "Patient": "PatientName PatientID PatientBirthDate PatientSex",
+    "General Study": "StudyDate StudyTime ReferringPhysicianName StudyID AccessionNumber",
+    "General Series": "SeriesNumber PatientPosition",
+    "Frame of Reference": "PositionReferenceIndicator",
+    "General Equipment": "Manufacturer",
+    "General Image": "InstanceNumber",
+    "Image Plane": "SliceThickness",
+    "CT Image": "KVP AcquisitionNumber",
+}
+
+
+def test_dicom_is_as_the_standard_wants_it(command, tmp_path):
+    """Every attribute of types 1 and 2, values within their representation; and dciodvfy, where it is installed."""
+    command(num=1, output=tmp_path / "s", format="dicom")
+    (file,) = (tmp_path / "s").rglob("*.dcm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # pydicom warns of values that their representation does not allow
+        ds = pydicom.dcmread(file)
+        assert str(ds)
+    for module, names_ in TYPE_1.items():
+        for name in names_.split():
+            assert name in ds, (module, name)
+            assert not ds[name].is_empty, (module, name)
+    for module, names_ in TYPE_2.items():
+        assert not [name for name in names_.split() if name not in ds], module
+    assert ds.file_meta.MediaStorageSOPClassUID == ds.SOPClassUID == pydicom.uid.CTImageStorage
+    assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
+    # The side is required of what comes in pairs alone.
+    assert (ds.Modality, ds.PatientPosition, ds.BodyPartExamined, "Laterality" in ds) == ("CT", "HFS", "SKULL", False)
+    if verify := shutil.which("dciodvfy"):
+        said = subprocess.run([verify, "-new", file], capture_output=True, text=True, check=False).stderr.splitlines()
+        # Synthetic Data is younger than what Debian 12 has of it.
+        assert not [line for line in said if line.startswith("Error") and "(0008,001c)" not in line]
+
+
+def test_whose_dicom_it_is(command, tmp_path):
+    """Another nobody's for each index, seed, mode and model."""
+    about = {"batch_norm": "standing", "batch": 16, "dtype": "bfloat16", "seed": 3, "model_sha256": "0123456789abcdef"}
+    others = ({}, {"seed": 4}, {"batch_norm": "running"}, {"batch_norm": "batch"}, {"model_sha256": "f" * 64})
+    found = {formats._patient(i, about | other) for i in (0, 1) for other in others}
+    assert len(found) == 10
+    longest = {"seed": 2**32 - 1, "batch_norm": "batch", "batch": 9999}
+    assert max(map(len, {*found, formats._patient(2**32 - 1, about | longest)})) <= 64
+    command(num=2, output=tmp_path / "s", format="dicom")
+    ids = {pydicom.dcmread(file).PatientID for file in (tmp_path / "s").rglob("*.dcm")}
+    sha256 = json.loads((tmp_path / "s.json").read_text())["model_sha256"]
+    assert ids == {f"SYNTHETIC-{sha256[:12]}-3-standing-float32-{i}" for i in (0, 1)}
+
+
+def test_one_convention_of_sides(command, hu, tmp_path):
+    """The same pixel is at the same place: columns run to the patient's left, RAS -x, rows to the back."""
+    command(num=1, output=tmp_path / "s.nii")
+    command(num=1, output=tmp_path / "s2", format="dicom")
+    image = nibabel.load(tmp_path / "s.nii")
+    (ds,) = (pydicom.dcmread(file) for file in (tmp_path / "s2").rglob("*.dcm"))
+    across, down = np.reshape(ds.ImageOrientationPatient, (2, 3)).astype(float)
+    for row, column in ((0, 0), (0, 127), (127, 0), (30, 60)):
+        in_lps = ds.ImagePositionPatient + (across * column + down * row) * 0.46875
+        in_ras = (image.affine @ [column, row, 0, 1])[:3]
+        np.testing.assert_allclose(in_ras, in_lps * [-1, -1, 1], atol=1e-4)
+        assert image.dataobj[column, row, 0] == hu[0, row, column] == ds.pixel_array[row, column] - 1024
+    assert (image.affine @ [127, 0, 0, 1])[0] == -127 * 0.46875
 
 
 def test_a_sheet(command, hu, tmp_path):

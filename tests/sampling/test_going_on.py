@@ -1,6 +1,7 @@
 """The same command again: more samples, damage, interruptions, several processes, other samples."""
 
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -15,6 +16,8 @@ import pytest
 
 import skullgan_jax
 from skullgan_jax import sample
+from skullgan_jax.machine import files as machine_files
+from skullgan_jax.sampling import run
 from skullgan_jax.sampling.store import Store
 from tests.sampling.folder import files
 
@@ -53,6 +56,59 @@ def test_damage_is_mended(command, hu, tmp_path):
     assert files(tmp_path) == before
 
 
+def _change_one(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("flags", "damaged"),
+    [
+        ({}, {"s.npy": _change_one, "s.csv": pathlib.Path.unlink, "s.png": _change_one}),
+        ({"format": "dicom"}, {"s/000000/000000003.dcm": _change_one, "s/000000/000000004.dcm": pathlib.Path.unlink}),
+    ],
+)
+def test_what_its_size_does_not_tell(command, tmp_path, flags, damaged):
+    """A flipped bit, or something beside that is gone: none is there already."""
+    output = tmp_path / ("s" if flags else "s.npy")
+    command(num=20, output=output, **flags)
+    before = files(tmp_path)
+    for name, damage in damaged.items():
+        damage(tmp_path / name)
+        assert command(num=20, output=output, **flags)[1][-2] == f"wrote 20 samples to {output}"
+        assert files(tmp_path) == before
+    assert command(num=20, output=output, **flags)[1] == [f"{output}: has 20 samples already"]
+    about = json.loads((tmp_path / "s.json").read_text())
+    assert about.pop("files").keys() == {output.name, "s.csv", "s.png"}
+    (tmp_path / "s.json").write_text(json.dumps(about))  # as earlier versions wrote it
+    assert command(num=20, output=output, **flags)[1] == [f"{output}: has 20 samples already"]
+
+
+def test_killed_between_the_names(command, tmp_path, monkeypatch):
+    """The samples and what lies beside them come into place one after the other; wherever it ends, it goes on."""
+    command(num=20, output=tmp_path / "whole" / "s.npy")
+    put = machine_files._put
+    for last in range(4):
+        placed = []
+
+        def killed(partial, final, aside, placed=placed, last=last):
+            if len(placed) == last:
+                raise KeyboardInterrupt
+            if final.name.startswith("s."):  # a picture is written whole beside its own name, too
+                placed.append(final)
+            put(partial, final, aside)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(machine_files, "_put", killed)
+            assert command(num=20, output=tmp_path / "s.npy")[0] == 130
+        assert len([p for p in tmp_path.iterdir() if p.is_file()]) == last
+        assert command(num=20, output=tmp_path / "s.npy")[0] == 0
+        assert files(tmp_path, but="whole/") == files(tmp_path / "whole")
+        for path in tmp_path.glob("s.*[!s]"):
+            path.unlink()
+
+
 def test_damage_in_a_complete_store_is_mended(command, hu, tmp_path):
     command(num=40, output=tmp_path / "s.zarr")
     before = files(tmp_path)
@@ -69,7 +125,7 @@ def test_fewer_than_a_copy_was_begun_for(command, measures, tmp_path):
     flags = {"output": tmp_path / "s.zarr", "where": f"mean_hu<{float(np.median(measures['mean_hu']))}"}
     command(num=20, **flags)
     before = files(tmp_path)
-    Store(tmp_path / "s.zarr")._put_about(complete=False)
+    Store(tmp_path / "s.zarr")._put_about(lambda about: {"complete": False})
     (tmp_path / "s.zarr" / "crc32" / "c" / "1").unlink()
     status, lines = command(num=10, **flags)
     assert (status, lines[0]) == (0, f"{tmp_path}/s.zarr: is one of 20 samples; they are completed")
@@ -89,6 +145,71 @@ def test_processes_share_a_job(command, hu, tmp_path):
     status, lines = command(num=60, output=tmp_path / "s.npy")
     assert lines[0] == f"{tmp_path}/s.npy.draws: 2 of 4 shards are there already"
     np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[:60])
+
+
+def test_a_damaged_shard_of_another_process_is_drawn_again(command, hu, tmp_path):
+    """It is there, and not as it was written: no output is completed of it."""
+    for name in ("s.zarr", "s.npy"):
+        flags, draws = {"num": 60, "output": tmp_path / name, "processes": 2}, tmp_path / f"{name}.draws"
+        command(**flags, process=0)
+        draws = tmp_path / name if name == "s.zarr" else draws
+        shard = draws / "hu" / "c" / "2" / "0" / "0"
+        shard.write_bytes(shard.read_bytes()[:-50])
+        status, lines = command(**flags, process=1)
+        assert (status, lines[0]) == (0, f"{draws}: shard 2 of another process is damaged; it is drawn again")
+        np.testing.assert_array_equal(Store(draws).read(0, 60).hu, hu[:60])
+    assert Store(tmp_path / "s.zarr").about["complete"]
+
+
+def test_damage_while_the_output_is_put_together(command, hu, tmp_path, monkeypatch):
+    """A shard that was found whole, and no longer is: it is drawn again; a disk that keeps nothing is given up."""
+    take, left = Store.take, [1]
+
+    def damaging(store, positions):
+        if left[0]:
+            left[0] -= 1
+            _change_one(pathlib.Path(store.path, "hu", "c", "0", "0", "0"))
+        return take(store, positions)
+
+    monkeypatch.setattr(Store, "take", damaging)
+    assert command(num=20, output=tmp_path / "s.npy")[0] == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[:20])
+    left[0] = 99
+    status, lines = command(num=40, output=tmp_path / "s.npy")
+    assert (status, lines[-1].partition("; ")[0]) == (
+        *(2, f"error: {tmp_path}/s.npy: samples were written and cannot be read back"),
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[:20])
+
+
+def test_a_smaller_job_beside_a_larger_one(command, hu, tmp_path, monkeypatch):
+    """The store is complete when all are there for which there is room."""
+    write, other = Store.write, []
+
+    def grown(store, shard, samples):
+        if not other:
+            other.append(Store(store.path))
+            other[0].grow(60)
+        write(store, shard, samples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", grown)
+        status, lines = command(num=20, output=tmp_path / "s.zarr")
+    assert (status, lines[-1].partition("; ")[2][:33]) == (0, "3 shards are not there yet: if it")
+    assert (other[0].about["num"], Store(tmp_path / "s.zarr").about["complete"]) == (60, False)
+    assert command(num=60, output=tmp_path / "s.zarr")[0] == 0
+    assert Store(tmp_path / "s.zarr").about["complete"]
+    np.testing.assert_array_equal(Store(tmp_path / "s.zarr").read(0, 60).hu, hu[:60])
+
+
+def test_another_seed_at_the_same_time_is_refused(command, tmp_path, monkeypatch):
+    """Nothing was there when both looked."""
+    command(num=20, output=tmp_path / "s.zarr", seed=4)
+    monkeypatch.setattr(run, "_there", lambda job: None)
+    status, lines = command(num=20, output=tmp_path / "s.zarr")
+    assert (status, lines[0].partition(": holds")[2]) == (
+        *(2, " other samples: seed was 4 now 3; give another --output or remove it"),
+    )
 
 
 def test_slurm_says_which_process(command, tmp_path, monkeypatch):
@@ -111,10 +232,10 @@ def both(small_model, tmp_path_factory):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        ({"batch_norm": "batch", "batch": 4}, "batch_norm was standing now batch, batch was 16 now 4"),
         ({"seed": 4}, "seed was 3 now 4"),
         ({"start": 5}, "start was 0 now 5"),
         ({"batch_norm": "running"}, "batch_norm was standing now running"),
-        ({"batch": 4}, "batch was 16 now 4"),
         ({"dtype": "bfloat16"}, "dtype was float32 now bfloat16"),
         ({"where": "sdr<1"}, "where was None now sdr<1"),
         ({"unique": 7}, "unique was None now 7"),
@@ -129,6 +250,12 @@ def test_other_samples_are_refused(command, both, changed, said):
             [f"error: {both / name}: holds other samples: {said}; give another --output or remove it"],
         )
     assert files(both) == before
+
+
+def test_another_batch_is_the_same_samples(command, both):
+    """The size of the batches in which they were drawn, which may be another backend's, is kept."""
+    assert command(num=5, output=both / "s.zarr", batch=4)[1] == [f"{both}/s.zarr: has 5 samples already"]
+    assert Store(both / "s.zarr").about["batch"] == 16
 
 
 def test_another_model_is_refused(command, small_model, tmp_path):

@@ -2,13 +2,16 @@
 
 import json
 import pathlib
+import threading
+from concurrent import futures
 
 import numpy as np
 import pytest
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.model.draw import Samples
-from skullgan_jax.sampling.store import FORMAT, Store
+from skullgan_jax.sampling import store as store_module
+from skullgan_jax.sampling.store import FORMAT, Store, attributes
 from skullgan_jax.slices import radiology
 from tests import bucket
 
@@ -80,7 +83,7 @@ def test_others_read_it(whole):
 
 def test_it_grows(whole):
     """A last shard that was not full is to be drawn again; the others stay."""
-    whole.complete(yields=1)
+    assert whole.complete(yields=1) == []
     assert Store(whole.path).about["complete"]
     again = Store(whole.path)
     again.grow(50)
@@ -93,9 +96,101 @@ def test_it_grows(whole):
     assert_holds(again, 0, 50)
 
 
+def test_complete_is_what_was_read(whole):
+    """Of all shards of the store as it is then, and of the attributes that are there."""
+    other = Store(whole.path)
+    other.grow(50)
+    assert whole.complete() == [2, 3]
+    assert (attributes(whole.path)["num"], attributes(whole.path)["complete"]) == (50, False)
+    fill(other, (2, 3))
+    overwrite(pathlib.Path(whole.path, "hu/c/1/0/0"))
+    assert whole.complete() == [1]
+    fill(whole, [1])
+    assert whole.complete(kept=7) == []
+    about = attributes(whole.path)
+    assert (about["num"], about["complete"], about["kept"]) == (50, True, 7)
+
+
+def test_room_that_is_made_while_a_store_is_completed(whole, monkeypatch):
+    """The attributes are no longer those that were read, so they are read again."""
+    write, other = store_module._write, Store(whole.path)
+
+    def late(*args):
+        monkeypatch.setattr(store_module, "_write", write)
+        other.grow(50)
+        return write(*args)
+
+    monkeypatch.setattr(store_module, "_write", late)
+    assert whole.complete() == [2, 3]
+    assert (attributes(whole.path)["num"], attributes(whole.path)["complete"]) == (50, False)
+
+
+def test_a_last_shard_that_another_job_has_filled_stays(whole):
+    other = Store(whole.path)
+    other.grow(50)
+    fill(other, (2, 3))
+    whole.write(2, some(*other.rows(2))[:8])  # as far as it knows
+    assert_holds(Store(whole.path), 0, 50)
+
+
+def test_more_room_than_is_asked_for(whole):
+    """Another job was faster, and is larger."""
+    Store(whole.path).grow(70)
+    whole.grow(50)
+    assert (len(whole), whole.about["num"]) == (70, 70)
+
+
+def test_many_that_begin_at_once(tmp_path):
+    """Threads here, processes there: all have the store of the first, and what is drawn into it stays."""
+    for i in range(20):
+        path, begin = tmp_path / f"{i}.zarr", threading.Barrier(4)
+
+        def start(rows, path=path, begin=begin):
+            begin.wait()
+            attributes(path)
+            store = Store.create(path, ABOUT, rows=rows, shard=16)
+            store.grow(rows)
+            store.write(0, some(*store.rows(0)))
+            return store
+
+        with futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(start, (20, 40, 40, 60)))
+        store = Store(path)
+        assert (len(store), store.about["num"]) == (60, 60)
+        assert_holds(store, 0, 16)
+        assert store.uncommitted(0, 4) == [1, 2, 3]
+
+
+def test_a_sister_that_is_faster(whole, monkeypatch):
+    """zarr.json is read as missing, and then all that she made is seen."""
+    real = store_module._files
+
+    class Late:
+        """As the files were when zarr.json was not there yet, the first time that it is read."""
+
+        reads = 0
+
+        def __init__(self, path):
+            self._files = real(path)
+
+        def __getattr__(self, name):
+            return getattr(self._files, name)
+
+        def read(self, name):
+            Late.reads += 1
+            return self._files.read("nothing" if Late.reads == 1 else name)
+
+    monkeypatch.setattr(store_module, "_files", Late)
+    whole.complete()
+    Late.reads = 0
+    again = Store.create(whole.path, ABOUT | {"seed": 7}, rows=10, shard=8)
+    assert (again.about["complete"], len(again), again.shard) == (True, 40, 16)
+    assert_holds(again, 0, 40)
+
+
 def test_growing_may_be_cut_short_anywhere(whole):
     """Killed between two arrays: the same again makes room in all."""
-    whole._put_about(num=50, complete=False)
+    whole._put_about(lambda about: {"num": 50, "complete": False})
     for name in ("hu", "index", "sdr"):
         whole._arrays[name].resize(exclusive_max=[50, *[None] * (name == "hu") * 2], expand_only=True).result()
     again = Store(whole.path)
@@ -153,20 +248,22 @@ def test_something_else(tmp_path):
     (tmp_path / "thesis" / "a.tex").write_text("x")
     (tmp_path / "other.zarr").mkdir()
     (tmp_path / "other.zarr" / "zarr.json").write_text(json.dumps({"zarr_format": 3, "attributes": {}}))
-    assert "is there, and no store of samples" in refusal(Store.exists, tmp_path / "thesis")
-    assert "is no store of samples, or damaged" in refusal(Store.exists, tmp_path / "other.zarr")
-    assert "cannot be opened" in refusal(Store.exists, tmp_path / "file.zarr")
+    assert "is there, and no store of samples" in refusal(attributes, tmp_path / "thesis")
+    assert "is no store of samples, or damaged" in refusal(attributes, tmp_path / "other.zarr")
+    assert "cannot be opened" in refusal(attributes, tmp_path / "file.zarr")
     assert "no store of samples is here" in refusal(Store, tmp_path / "nothing")
-    assert not Store.exists(tmp_path / "nothing")
+    assert attributes(tmp_path / "nothing") is None
 
 
 def test_shards_that_nothing_says_whose_they_are(whole):
     """They are never taken for those of another seed; a store that was only just begun is begun again."""
     pathlib.Path(whole.path, "zarr.json").unlink()
-    assert "is there, and no store of samples" in refusal(Store.exists, whole.path)
+    assert "is there, and no store of samples" in refusal(attributes, whole.path)
     begun = Store.create(f"{whole.path}.2", ABOUT, rows=40, shard=16)
+    pathlib.Path(begun.path, "sdr", "zarr.json").unlink()  # killed before it had made all arrays
+    assert Store.create(begun.path, ABOUT, rows=40, shard=16).uncommitted(0, 3) == [0, 1, 2]
     pathlib.Path(begun.path, "zarr.json").unlink()
-    assert not Store.exists(begun.path)
+    assert attributes(begun.path) is None
     assert Store.create(begun.path, ABOUT, rows=40, shard=16).uncommitted(0, 3) == [0, 1, 2]
 
 
@@ -187,7 +284,7 @@ def test_a_bucket(monkeypatch):
         store.grow(40)
         assert store.uncommitted(0, 3) == [1, 2]
         fill(store, (1, 2))
-        store.complete()
+        assert store.complete() == []
         again = Store("gs://somebody/skulls.zarr/")
         assert again.about["complete"]
         assert_holds(again, 0, 40)

@@ -31,10 +31,10 @@ class Pooled:
         found = {}
         for name in controls.NAMES:
             a, b = (self.simple[name][i] for i in (fake, real))
-            a, b = a[np.isfinite(a)], b[np.isfinite(b)]
-            enough = len(a) and len(b)
-            found[f"{name}_ks"] = compare.ks(a, b) if enough else 1.0
-            found[f"{name}_wasserstein"] = compare.wasserstein(a, b) if enough else np.inf
+            # A subset without anything to measure has none of it.
+            a, b = (x[np.isfinite(x)] if np.isfinite(x).any() else np.zeros(1, x.dtype) for x in (a, b))
+            found[f"{name}_ks"] = compare.ks(a, b)
+            found[f"{name}_wasserstein"] = compare.wasserstein(a, b)
         found["spectrum"] = spectrum.distance(self.power[fake], self.power[real])
         for name, value in self.gram.compare(fake, real).items():
             found[name] = 1 - value if MEASURES[name].falls_short else 1000 * value

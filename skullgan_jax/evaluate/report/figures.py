@@ -12,6 +12,7 @@ from skullgan_jax.slices import radiology
 from skullgan_jax.slices.pictures import sheet
 from skullgan_jax.slices.size import SIZE
 
+NAMES = ("samples", "distributions", "tests", "spectrum", "tsne", "classifiers", "memorisation", "pairs")
 WINDOW_HU = (0, 2000)
 LABELS = {"real": "real", "fake": "fake", "control": "idealised"}
 RADIOLOGY = {
@@ -37,6 +38,7 @@ _STYLE = {
 }
 _MARGIN = 8  # rows above and below bone
 _BAR_MM = 20
+_FARTHEST = 10_000  # limits; what lies beyond is drawn here
 _LINEAR = 2  # up to here the scale of the tests is linear
 
 
@@ -127,9 +129,10 @@ def _distributions(measured: dict, tested: bool) -> Figure:
         bins = np.linspace(low, high if high > low else low + 1, 33)
         for s, x in values.items():
             colour, line, width = _LINES[s]
+            shown = bool(((x >= bins[0]) & (x <= bins[-1])).any())  # no density of nothing
             if s == "real":
-                axis.hist(x, bins, density=True, color="0.8", label=LABELS[s])
-            elif len(x):
+                axis.hist(x, bins, density=shown, color="0.8", label=LABELS[s])
+            elif shown:
                 axis.hist(x, bins, density=True, histtype="step", color=colour, ls=line, lw=width, label=LABELS[s])
         axis.set_xlabel(label + ("\n(tested)" if tested and name in controls.NAMES else ""))
         axis.set_yticks([])
@@ -137,7 +140,9 @@ def _distributions(measured: dict, tested: bool) -> Figure:
     axes[0, 0].set_ylabel("share of slices")
     axes[1, 0].set_ylabel("share of slices")
     axes[1, 3].set_axis_off()
-    axes[1, 3].legend(*axes[0, 0].get_legend_handles_labels(), loc="center", fontsize=9)
+    drawn = {label: h for axis in axes.flat for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    names = [LABELS[s] for s in measured if LABELS[s] in drawn]  # of a set without skulls some panels have nothing
+    axes[1, 3].legend([drawn[name] for name in names], names, loc="center", fontsize=9)
     return figure
 
 
@@ -154,7 +159,7 @@ def _tests(tests: dict) -> Figure:
         scale = test["limit"] - test["floor"]
         for s in ("control", "fake"):
             if s in test:
-                at = (test[s]["value"] - test["floor"]) / scale
+                at = min((test[s]["value"] - test["floor"]) / max(scale, 1e-9), _FARTHEST)
                 most = max(most, at)
                 marker, colour = _MARKERS[s]
                 face = colour if marker == "x" else "white"

@@ -49,7 +49,10 @@ TERMS = {
         "How densely the reals lie around a fake, 1 as they lie around each other; reals with a fake nearer than their "
         "5th real neighbour (Naeem et al. 2020)."
     ),
-    "KID": "Unbiased squared MMD, kernel (x·y + 1)³ (Binkowski et al. 2018), on these features.",
+    "KID": (
+        "Unbiased squared MMD, kernel (x·y + 1)³ (Binkowski et al. 2018), on these features. It grows with the sixth "
+        "power of how far features lie out, so far beyond the limit its size says nothing."
+    ),
     "Power spectrum": (
         "|DFT|²/N over rings of 1 to 64 cycles per image, Hann window along rows; distance: RMS over rings of the "
         "difference of mean dB."

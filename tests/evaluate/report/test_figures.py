@@ -20,6 +20,13 @@ def test_every_line_of_the_tests_is_named_and_the_scale_too(same):
     assert len(axis.get_yticklabels()) == len(same["tests"])
 
 
+def test_a_set_that_some_panels_lack_is_named():
+    """As one without anything to take an SDR of."""
+    radiology = {s: {n: np.arange(9.0) for n in figures.RADIOLOGY} for s in ("real", "fake")}
+    radiology["fake"]["sdr"] = np.full(9, np.nan)
+    assert named(figures._distributions(radiology, tested=False).axes[-1]) == {"real", "fake"}
+
+
 def test_every_line_of_the_spectra_is_named_and_the_scale_too(same):
     figure = figures._spectrum(same["spectrum"], np.zeros((3, 64)))
     (names,) = figure.legends

@@ -1,0 +1,136 @@
+"""The solver against k-wave-python, values and speed: python benchmarks/acoustics.py --peer=PYTHON [--write]
+
+PYTHON is that of an environment with k-wave-python 0.6.2, which does not go together with ours; its package downloads
+binaries at import, which are not needed and not asked for here. In one run, on the same cores, one after the other:
+
+- five phantom skulls of 128 x 128, a focused array of 20 elements, without and with absorption: the greatest pressure
+  over time, and how far the two are apart, of the peak; --write keeps the peer's in tests/data/kwave.npz;
+- milliseconds a step at 128 x 128 and 512 x 512, one field, and ours of eight fields at once;
+- what TUSNet's 3,222 x 56 pairs of 6,951 steps would take at that rate.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+
+from skullgan_jax import acoustics
+from skullgan_jax.acoustics.solver import Grid, simulate, tone_burst
+from skullgan_jax.data import phantom
+from skullgan_jax.slices.size import PIXEL_MM
+
+SKULLS, SEED, FREQUENCY, CYCLES, SECONDS = 5, 11, 0.5e6, 5, 45e-6
+FIXTURE = pathlib.Path(__file__).parents[1] / "tests" / "data" / "kwave.npz"
+PAIRS, STEPS = 3222 * 56, 6951
+
+
+def media(hu: np.ndarray, absorbing: bool) -> acoustics.Medium:
+    """The case's medium: k-Wave's density, TUSNet's attenuation, or none."""
+    found = acoustics.medium(hu, "kwave", attenuation="tusnet")
+    return found if absorbing else dataclasses.replace(found, alpha_power=None)
+
+
+def array(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Elements on a row above the bone, (K, 2), and their delays for a focus at 60 % of the depth, seconds."""
+    columns = np.arange(size * 15 // 128, size * 115 // 128, size * 5 // 128)
+    elements = np.stack([np.full_like(columns, size * 4 // 128), columns], 1)
+    path = np.hypot(elements[:, 0] - size * 0.6, elements[:, 1] - size / 2) * PIXEL_MM * 1e-3 * 128 / size / 1500
+    return elements, path.max() - path
+
+
+def run_peer(python: str, medium: acoustics.Medium, grid: Grid, elements, signals) -> tuple[np.ndarray, float]:
+    """The greatest pressure by k-wave-python (float64), and the seconds it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        case, out = pathlib.Path(folder, "case.npz"), pathlib.Path(folder, "out.npz")
+        full = np.zeros((grid.steps, len(elements)))
+        full[: len(signals)] = signals
+        about = {"dx": grid.pixel_m, "dt": grid.dt, "steps": grid.steps, "y": medium.alpha_power, "pml": grid.pml[0]}
+        np.savez(
+            case,
+            rho=medium.density,
+            c=medium.sound_speed,
+            alpha=medium.alpha_coeff,
+            source=elements,
+            signals=full,
+            about=json.dumps(about),
+        )
+        subprocess.run([python, pathlib.Path(__file__).with_name("kwave_peer.py"), case, out], check=True)
+        found = np.load(out)
+        return found["p_max"], float(found["seconds"])
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--peer", required=True, help="the Python that has k-wave-python")
+    flags.add_argument("--write", action="store_true", help="keep the peer's fields for the tests")
+    flags.add_argument("--sizes", default="128,512")
+    flags = flags.parse_args()
+    hu = phantom.segments(SKULLS, seed=SEED)
+    kept = {"hu": hu}
+    elements, delays = array(128)
+    for name, absorbing in (("lossless", False), ("absorbing", True)):
+        medium = media(hu, absorbing)
+        grid = Grid.of(medium, PIXEL_MM * 1e-3, SECONDS)
+        signals = tone_burst(grid, FREQUENCY, CYCLES, 1e6, delays)
+        ours = np.asarray(jax.vmap(lambda one, g=grid, s=signals: simulate(one, g, elements, s).p_max)(medium))
+        theirs = [
+            run_peer(flags.peer, jax.tree.map(lambda x, i=i: x[i], medium), grid, elements, signals)[0]
+            for i in range(SKULLS)
+        ]
+        apart = [np.abs(a - b).max() / b.max() for a, b in zip(ours, theirs, strict=True)]
+        print(f"{name}: {grid.steps} steps, p_max at most {max(apart):.2e} of its peak apart", flush=True)
+        # 16 bits of each field's peak: 1.5e-5 of it.
+        kept[name] = np.stack([np.rint(p / p.max() * 65535).astype(np.uint16) for p in theirs])
+        kept[f"{name}_peak"] = np.array([p.max() for p in theirs])
+    if flags.write:
+        np.savez_compressed(FIXTURE, **kept)
+        print(f"wrote {FIXTURE.name}, {FIXTURE.stat().st_size / 1e3:.0f} kB")
+    for size in map(int, flags.sizes.split(",")):
+        speed(flags.peer, hu, size)
+
+
+def speed(peer: str, hu: np.ndarray, size: int) -> None:
+    """Milliseconds a step: a warm program of ours, the least of three; the peer's own run, its set-up included."""
+    steps = 1000 if size == 128 else 100
+    elements, delays = array(size)
+    for name, absorbing in (("lossless", False), ("absorbing", True)):
+        medium = media(np.asarray(acoustics.upsample(hu, size)), absorbing)
+        pixel = PIXEL_MM * 1e-3 * 128 / size
+        fastest = float(np.max(medium.sound_speed))
+        grid = Grid((size, size), pixel, 0.3 * pixel / fastest, steps, fastest)
+        signals = tone_burst(grid, FREQUENCY, CYCLES, 1e6, delays)
+        one = jax.tree.map(lambda x: x[0], medium)
+        eight = jax.tree.map(lambda x: x[np.arange(8) % SKULLS], medium)
+        alone = least(lambda o=one, g=grid, s=signals, e=elements: simulate(o, g, e, s)) / steps
+        together = jax.jit(jax.vmap(lambda m, g=grid, s=signals, e=elements: simulate(m, g, e, s).p_max))
+        of_eight = least(lambda t=together, e=eight: t(e)) / steps / 8
+        theirs = run_peer(peer, one, grid, elements, np.asarray(signals))[1] / steps
+        pairs = PAIRS * STEPS * min(alone, of_eight) / 86400
+        print(
+            f"{size} {name}: ours {alone * 1e3:.2f} ms a step, {of_eight * 1e3:.2f} a field of eight; peer "
+            f"{theirs * 1e3:.2f}; ratio {theirs / alone:.1f}"
+            + (f"; a pair of TUSNet {STEPS * alone:.0f} s, all {PAIRS:,} {pairs:.0f} days" if size == 512 else ""),
+            flush=True,
+        )
+
+
+def least(run) -> float:
+    """Seconds, the least of three after one that compiles."""
+    jax.block_until_ready(run())
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
