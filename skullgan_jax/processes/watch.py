@@ -76,7 +76,8 @@ class Watch(threading.Thread):
         if self._stopped.is_set():
             return
         mine = global_state.process_id
-        if mine == min(set(range(global_state.num_processes)) - lost.keys(), default=mine):
+        # The coordinator itself may get no answer, where another is lost.
+        if mine in lost or mine == min(set(range(global_state.num_processes)) - lost.keys(), default=mine):
             listed = " and ".join(f"process {p} on {name}" for p, name in sorted(lost.items()))
             progress.complain(
                 f"{listed} gave no sign of life for {LOST_SECONDS} s, so all of the job ends; "

@@ -2,9 +2,12 @@
 
 import ctypes
 import signal
+import socket
+
+import pytest
 
 from skullgan_jax.command import progress
-from skullgan_jax.processes import watch
+from skullgan_jax.processes import distributed, watch
 
 
 def abort_handler():
@@ -29,3 +32,29 @@ def test_silence_ends(capfd):
         progress.Progress("sampled", 4, "slices")(4)
     progress.say("something")
     assert capfd.readouterr().err == "something\n"
+
+
+def test_an_abort_is_explained_only_where_the_coordinator_is_gone(monkeypatch):
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))
+        there.listen()
+        monkeypatch.setattr(watch.global_state, "coordinator_address", f"127.0.0.1:{there.getsockname()[1]}")
+        monkeypatch.setattr(watch.global_state, "process_id", 1)
+        assert watch._coordinator_answers()
+    assert not watch._coordinator_answers()
+    monkeypatch.setattr(watch.global_state, "process_id", 0)
+    assert watch._coordinator_answers()
+
+
+def test_who_stops_a_run_has_signals_only_so_long():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with distributed.Stop() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert (stop.asked, stop.before(3)) == ("SIGINT", True)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
