@@ -9,8 +9,8 @@ and interruptions. The same command again goes on where it was; with a greater -
 what they are (.json, or the attributes of a .zarr), SDR, thickness and intensity (.csv, or arrays) and a picture.
 
 Several processes, on one host or many, share a job by --processes=P and --process=0 to P-1, by default those that
-launch/ or Slurm started (JAX_NUM_PROCESSES, JAX_PROCESS_ID); none waits for another. Synthetic slices are for research
-use only.
+launch/ or Slurm started (JAX_NUM_PROCESSES, JAX_PROCESS_ID); none waits for another to draw. Synthetic slices are for
+research use only.
 """
 
 from skullgan_jax.machine import signals

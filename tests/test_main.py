@@ -119,6 +119,7 @@ def test_help_shows_every_field_with_its_meaning_and_default(name, epochs, lr, t
         (["--config.recipe.lrr=1"], "--config has no field recipe.lrr; did you mean recipe.lr?"),
         (["--config.lr=1"], "--config has no field lr; did you mean recipe.lr?"),
         (["--config.recipe.foo=3"], "--config has no field recipe.foo; see --help"),
+        (["--config.no-such=1"], "--config has no field no-such; see --help"),
         (["--noconfig.shard"], "--config has no field shard; did you mean shard_state?"),
         (["--config.recipe=3"], "--config.recipe is not one field; give those you mean, e.g. --config.recipe."),
         (["--config.epochs=many"], "--config.epochs=many: give a whole number"),
@@ -145,6 +146,13 @@ def test_a_config_that_fails_names_its_error(typed, tmp_path):
     code, _, complained = typed(f"--config={tmp_path}/mine.py", f"--workdir={tmp_path}/run", run=parse)
     assert (code, complained.count("\n")) == (2, 1), complained
     assert "mine.py" in complained
+
+
+def test_a_field_that_a_file_of_flags_has_wrong(typed, tmp_path):
+    (tmp_path / "flags").write_text("--config=configs/skull.py:demo\n--config.nosuch=1\n")
+    code, _, complained = typed(f"--flagfile={tmp_path}/flags", f"--workdir={tmp_path}/run", run=parse)
+    assert (code, complained.count("\n")) == (2, 1), complained
+    assert "nosuch" in complained
 
 
 def test_bad_input_is_one_line_and_exit_2(start, tmp_path):

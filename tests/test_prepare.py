@@ -16,7 +16,7 @@ import pydicom
 import pytest
 
 from skullgan_jax import prepare
-from skullgan_jax.ct import dataset, pieces
+from skullgan_jax.ct import dataset, pieces, report
 from skullgan_jax.data import prepared
 from skullgan_jax.data.open import open_data
 from skullgan_jax.machine import lock
@@ -326,6 +326,12 @@ def test_a_folder_of_somebody_else_stays(tmp_path, capfd, two_heads):
 QUICK = "--format=npy", "--angles=4"
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """They take longer to draw than such heads to cut."""
+    monkeypatch.setattr(report, "_figure", lambda figure, alt: "")
+
+
 def write_quick(folder, **tags):
     """A head that takes little time."""
     heads.write_dicom(folder, heads.head(shape=(3, 400, 400))[:, ::2, ::2], **{"PixelSpacing": [1, 1], **tags})
@@ -335,7 +341,7 @@ def subjects(output) -> list[str]:
     return [scan["subject"] for scan in json.loads((output / "summary.json").read_text())["scans"].values()]
 
 
-def test_a_scan_of_which_no_window_is_accepted_is_told_with_the_reasons(tmp_path, capfd):
+def test_a_scan_of_which_no_window_is_accepted_is_told_with_the_reasons(tmp_path, capfd, no_figures):
     head = heads.head(shape=(3, 400, 400))[:, ::2, ::2]
     metal = np.where(head > 1400, 3200, head)
     heads.write_dicom(tmp_path / "in" / "odd", metal, patient="odd", PixelSpacing=[1, 1])
@@ -352,7 +358,7 @@ def test_a_scan_of_which_no_window_is_accepted_is_told_with_the_reasons(tmp_path
     assert len(subjects(tmp_path / "out")) == 1
 
 
-def test_a_slice_that_cannot_be_read_costs_itself(tmp_path, capfd):
+def test_a_slice_that_cannot_be_read_costs_itself(tmp_path, capfd, no_figures):
     write_quick(tmp_path / "in")
     path = tmp_path / "in" / "002.dcm"
     whole = path.read_bytes()
@@ -371,7 +377,7 @@ def test_a_slice_that_cannot_be_read_costs_itself(tmp_path, capfd):
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["slices"] == {"cut": 3}
 
 
-def test_inside_the_input_and_beside_what_others_keep(tmp_path, capfd):
+def test_inside_the_input_and_beside_what_others_keep(tmp_path, capfd, no_figures):
     """Names like those that were once used for what is half-written."""
     write_quick(tmp_path / "a")
     theirs = [tmp_path / name for name in ("skulls.old", "skulls.tmp", ".skulls.partial")]
@@ -397,7 +403,7 @@ def test_inside_the_input_and_beside_what_others_keep(tmp_path, capfd):
     assert f"process {os.getpid()} on" in lines[0]
 
 
-def test_what_tells_patients_apart_is_part_of_a_data_set(tmp_path, capfd):
+def test_what_tells_patients_apart_is_part_of_a_data_set(tmp_path, capfd, no_figures):
     for name in ("one", "two"):
         write_quick(tmp_path / "in" / name, patient="A", KVP=len(name) + ord(name[0]))
     flags = f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", *QUICK
@@ -417,7 +423,7 @@ def test_what_tells_patients_apart_is_part_of_a_data_set(tmp_path, capfd):
     ]
 
 
-def test_what_makes_one_patient_of_two_in_different_splits_is_refused(tmp_path, capfd):
+def test_what_makes_one_patient_of_two_in_different_splits_is_refused(tmp_path, capfd, no_figures):
     for name in "ab":
         write_quick(tmp_path / "in" / name, PatientID="", StudyInstanceUID=f"1.{ord(name)}")
     flags = f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", *QUICK
@@ -429,7 +435,7 @@ def test_what_makes_one_patient_of_two_in_different_splits_is_refused(tmp_path, 
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
 
 
-def test_numbers_and_names_of_files_that_are_no_standard(tmp_path, capfd):
+def test_numbers_and_names_of_files_that_are_no_standard(tmp_path, capfd, no_figures):
     """A decimal comma, two voltages, a thickness that is none; a name in Latin-1."""
     write_quick(tmp_path / "in" / "decimal", patient="A", PixelSpacing=[1.5, 1.5])
     for path in (tmp_path / "in" / "decimal").iterdir():

@@ -26,6 +26,7 @@ TAGS = [
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "BitsStored"),
     *("SamplesPerPixel", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType", "LossyImageCompression"),
 ]
+NO_DICOM = "not DICOM; remove it or export it again"
 _ENHANCED = (uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
 _LOSSY = (
     *(uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless),
@@ -109,7 +110,7 @@ def header(path) -> Header:
             _check(path, found)
             return _header(path, found)
     except pydicom.errors.InvalidDicomError:
-        raise NotDicom(f"{path}: not DICOM; remove it or export it again") from None
+        raise NotDicom(f"{path}: {NO_DICOM}") from None
     except (InputError, NoImage):
         raise
     except OSError as error:

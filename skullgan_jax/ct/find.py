@@ -11,6 +11,8 @@ from skullgan_jax.ct import dicom, pieces, scans, subjects
 from skullgan_jax.errors import InputError
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+_ARCHIVE = "an archive; unpack it and give the folder"
+_MANY, _FEW = 5, 3  # folders of one reason that get a line each, and of how many where there are more
 
 
 def check(inputs) -> None:
@@ -87,7 +89,7 @@ def find(inputs, *, spacing, complain, ours: Collection[str] = ()):
         elif name.endswith(".npy"):
             opened.append((scans.npy, (path, told_by, spacing)))
         elif name.endswith(_ARCHIVES):
-            refused[path.parent, "an archive; unpack it and give the folder"].append(path)
+            refused[path.parent, _ARCHIVE].append(path)
         else:
             try:
                 headers[str(path)] = dicom.header(path)
@@ -101,10 +103,8 @@ def find(inputs, *, spacing, complain, ours: Collection[str] = ()):
                     ignored["notes and others"] += 1
             except InputError as error:
                 refused[path.parent, str(error).removeprefix(f"{path}: ")].append(path)
-    for (folder, reason), paths in refused.items():
-        about_the_file = reason.startswith(("not DICOM", "an archive"))
-        one = paths[0] if about_the_file else f"{folder}: 1 file"
-        complain(f"{one if len(paths) == 1 else f'{folder}: {len(paths)} files'}: {reason}")
+    for line in _summed_up(refused):
+        complain(line)
     for found in dicom.group(headers):
         if dicom.is_survey(found):
             ignored["localisers"] += len(found)
@@ -114,6 +114,20 @@ def find(inputs, *, spacing, complain, ours: Collection[str] = ()):
             told_by = {word for p in found for word in places(where[p], pathlib.Path(p).parent)}
             opened.append((dicom.stack, (found, tuple(sorted(told_by)))))
     return opened, ignored
+
+
+def _summed_up(refused: dict[tuple[pathlib.Path, str], list[pathlib.Path]]) -> Iterator[str]:
+    """A line per folder and reason, and one for all folders beyond the first few that have the same."""
+    by_reason = collections.defaultdict(list)
+    for (folder, reason), paths in refused.items():
+        by_reason[reason].append((folder, paths))
+    for reason, places in by_reason.items():
+        few = places if len(places) <= _MANY else places[:_FEW]
+        for folder, paths in few:
+            one = paths[0] if reason.startswith((dicom.NO_DICOM, _ARCHIVE)) else f"{folder}: 1 file"
+            yield f"{one if len(paths) == 1 else f'{folder}: {len(paths)} files'}: {reason}"
+        if rest := places[len(few) :]:
+            yield f"{sum(len(paths) for _, paths in rest)} files in {len(rest)} more folders: {reason}"
 
 
 def _is_binary(path: pathlib.Path) -> bool:

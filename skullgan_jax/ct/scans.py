@@ -21,6 +21,7 @@ _PIECE = 1 << 20  # bytes of one that are unpacked at a time
 FEWEST = 3  # slices; the lean of the surface needs neighbours
 SAME_MM = 0.01  # slices nearer than this lie at one place
 AXIAL = float(np.cos(np.radians(45)))  # least cosine of the planes' normal to the body's axis
+_UNITS = {1: 1e3, 2: 1, 3: 1e-3}  # of NIfTI, in mm; with others, and those of time in the higher bits, files are mm
 LOSSY, SAME_PLACES = "compressed with loss", "at repeated positions"  # in notes
 _FINEST_MM, _NARROWEST_MM = 0.05, 30.0  # of a pixel and of a plane; what is below is a mistake in the header
 _NOTHING = int(np.iinfo(np.int16).min)  # where a compressed volume has NaN
@@ -150,7 +151,7 @@ def oriented(*, positions, axes, shape, read, **about) -> Scan:
 def _sort(heights: np.ndarray) -> tuple[np.ndarray, int]:
     """Indices from the feet up, one for each height, and how many were left out."""
     order = np.argsort(heights, kind="stable")
-    keep = np.concatenate([[True], np.diff(heights[order]) > SAME_MM])
+    keep = np.diff(heights[order], prepend=-np.inf) > SAME_MM
     return order[keep], int(np.sum(~keep))
 
 
@@ -236,9 +237,11 @@ def nifti(path, told_by: tuple[str, ...]) -> Scan:
     header = image.header
     if "sform_code" in header and not (header["sform_code"] or header["qform_code"]):
         raise InputError(f"{path}: says nowhere how it lies in space (sform and qform codes are 0); convert it again")
-    unit = {"meter": 1e3, "micron": 1e-3}.get(header.get_xyzt_units()[0], 1) if "xyzt_units" in header else 1
-    affine = np.diag([-unit, -unit, unit, 1]) @ affine  # RAS to LPS
-    along = int(np.argmax(abs(affine[2, :3]) / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-9)))
+    unit = _UNITS.get(int(header["xyzt_units"]) & 7, 1) if "xyzt_units" in header else 1
+    with np.errstate(all="ignore"):  # what is not finite is told by `oriented`
+        affine = np.diag([-unit, -unit, unit, 1]) @ affine  # RAS to LPS
+        along = int(np.argmax(abs(affine[2, :3]) / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-9)))
+        positions = affine[:3, 3] + np.arange(shape[along])[:, None] * affine[:3, along]
     rows, columns = (k for k in range(3) if k != along)
     volume = []  # read when the first slice is asked for: a .gz has no random access
 
@@ -264,7 +267,7 @@ def nifti(path, told_by: tuple[str, ...]) -> Scan:
         told_by=told_by,
         series="",
         content=lambda: _hash_file(path),
-        positions=affine[:3, 3] + np.arange(shape[along])[:, None] * affine[:3, along],
+        positions=positions,
         axes=[affine[:3, rows], affine[:3, columns]],
         shape=(shape[rows], shape[columns]),
         read=read,

@@ -57,7 +57,8 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
             if partial.is_dir() and final.is_dir():
                 _carry_over(final, partial, ours)
             flush(partial)
-            _put(partial, final, aside)
+            if old := _put(partial, final, aside):
+                _carry_over(old, final, ours)  # what came into it since
             flush(final.parent, inside=False)
         finally:
             remove(partial)
@@ -170,18 +171,16 @@ def _link(source, target, **_):
     return target
 
 
-def _put(partial: pathlib.Path, final: pathlib.Path, aside: pathlib.Path) -> None:
-    with signals.undisturbed():  # what is aside is all there is of it, for a moment
-        if not (partial.is_dir() and final.is_dir()):
-            partial.replace(final)
-        elif not _exchange(partial, final):
-            try:
-                final.rename(aside)
-                partial.rename(final)
-            except BaseException:
-                if aside.exists() and not final.exists():
-                    aside.rename(final)
-                raise
+def _put(partial: pathlib.Path, final: pathlib.Path, aside: pathlib.Path) -> pathlib.Path | None:
+    """Give it its final name; where the folder is now that had it, if one had."""
+    if not (partial.is_dir() and final.is_dir()):
+        partial.replace(final)
+        return None
+    if _exchange(partial, final):
+        return partial
+    final.rename(aside)
+    partial.rename(final)
+    return aside
 
 
 def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:

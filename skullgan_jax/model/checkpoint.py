@@ -28,6 +28,7 @@ from skullgan_jax.machine import files
 
 T = TypeVar("T")
 _PIECE = 1 << 26  # bytes of an array that one core takes at a time
+_LATE_SECONDS = 0.5  # in which reads beside one that fails come to their end, while nobody hears them
 _LEFT = re.compile(r"\d+\.(removed|orbax-checkpoint-tmp.*)")  # what a killed writer left
 
 
@@ -121,7 +122,8 @@ class Checkpoints:
             if jax.process_index() == 0:
                 # Renamed first: who reads it finds it whole or not at all.
                 gone = self.folder / f"{step}.removed"
-                (self.folder / str(step)).rename(gone)
+                with contextlib.suppress(FileNotFoundError):  # somebody was quicker
+                    (self.folder / str(step)).rename(gone)
                 files.remove(gone)
 
     def _failed(self, error) -> InputError:
@@ -163,7 +165,7 @@ class Checkpoints:
             except (jax.errors.JaxRuntimeError, MemoryError):
                 raise
             except Exception as error:  # whatever a damaged file runs into
-                time.sleep(0.5)  # the other reads come to their end, and nobody hears them
+                time.sleep(_LATE_SECONDS)
                 raise Damaged(_where(folder / "state", error)) from None
         if sums is not None:
             now = _sums(found)

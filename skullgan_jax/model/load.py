@@ -28,10 +28,9 @@ def load(path: str | os.PathLike) -> Model:
       InputError: there is no model, or its files do not fit together.
     """
     folder = pathlib.Path(path)
-    if checkpoint.is_one(folder):
-        return _from_workdir(folder.parent.parent, int(folder.name))
-    if checkpoint.exists(folder):
-        model = _from_workdir(folder)
+    if checkpoint.is_one(folder) or checkpoint.exists(folder):
+        named = checkpoint.is_one(folder)
+        model = _from_workdir(folder.parent.parent, int(folder.name)) if named else _from_workdir(folder)
         _check(model, path)
         return model
     if folder.is_file():
@@ -120,7 +119,8 @@ def _without_paths(value: Any, name: str = "") -> Any:
         return {k: _without_paths(v, k) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_without_paths(v, name) for v in value]
-    if isinstance(value, str) and value not in ("", "phantom") and (name in _PATHS or "/" in value or "\\" in value):
+    named = name.rpartition(".")[2] in _PATHS
+    if isinstance(value, str) and value not in ("", "phantom") and (named or "/" in value or "\\" in value):
         return "(left out)"
     return value
 
@@ -151,7 +151,7 @@ def _from_checkpoint(folder: pathlib.Path, checkpoints: checkpoint.Checkpoints, 
             "step": step,
             "config": _without_paths(meta["config"]),
             "data": meta["data"],
-            **({"changes": meta["changes"]} if "changes" in meta else {}),
+            **({"changes": _without_paths(meta["changes"])} if "changes" in meta else {}),
         },
         folder=folder,
     )

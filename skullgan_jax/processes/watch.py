@@ -121,7 +121,7 @@ def _outlive_them() -> None:
 def _aborted(number):
     if _coordinator_answers():  # it is not that, and whoever aborted said why, or was told to
         _set_handler(number, None)
-        signal.raise_signal(number)
+        return signal.raise_signal(number)  # at the return
     progress.complain("process 0 is lost, so all of the job ends; the same command goes on from the last checkpoint")
     os._exit(1)
 
@@ -149,10 +149,12 @@ def abort_explained():
     """JAX aborts a process as soon as its coordinator is gone, from a thread of its own; have the last word.
 
     A handler of Python's own would only be noted down for after the abort, which does not return. An abort for another
-    reason remains one.
+    reason remains one; one from outside is left to threads that wait, as this one may hold what a handler needs.
     """
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGABRT])
     before = _set_handler(signal.SIGABRT, ctypes.cast(_aborted, ctypes.c_void_p))
     try:
         yield
     finally:
         _set_handler(signal.SIGABRT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)

@@ -2,8 +2,8 @@
 
 Samples are drawn into a store, in the order of their indices. Without a selection a store that was asked for is that
 one; any other output is put together from the store `<output>.draws` once it holds enough. Process p of P draws the
-shards p, p + P, p + 2 P, ...; none waits for another, and the one that finds all shards there, whole, completes the
-output.
+shards p, p + P, p + 2 P, ...; none waits for another to draw, and the one that finds all shards there, whole, completes
+the output.
 """
 
 import contextlib
@@ -16,12 +16,13 @@ import numpy as np
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine.lock import in_turn
 from skullgan_jax.model import draw
 from skullgan_jax.model.trained import Model
 from skullgan_jax.sampling import formats
 from skullgan_jax.sampling.job import Job, check_same, describe
 from skullgan_jax.sampling.shards import Drawing, Selecting
-from skullgan_jax.sampling.store import Store, attributes
+from skullgan_jax.sampling.store import Damaged, Store, attributes, is_remote
 
 _TURNS = 3  # what was there, and at the end is not, is drawn again
 
@@ -54,8 +55,11 @@ def run(trained: Model, job: Job) -> None:
                 "yet: if those do not run any more, give the same command again, with any number of processes"
             )
             return
-        if _complete(job, store, about, work):
-            return
+        try:
+            if _complete(job, there, store, about, work):
+                return
+        except Damaged as error:
+            say(f"{error}: it is drawn again")
     raise InputError(
         f"{job.output}: samples were written and cannot be read back; see that the disk is sound, and give the same "
         "command again"
@@ -134,9 +138,33 @@ def _drawn(
                 writing.result()
 
 
-def _complete(job: Job, store: Store, about: dict, work) -> bool:
+def _complete(job: Job, there: dict | None, store: Store, about: dict, work) -> bool:
     """Puts the output together from the draws, all of which were there; False if some of a store are not any more."""
     positions, counts = work.chosen()
+    if job.draws == job.output:
+        return _put_together(job, store, about, positions, counts)
+    with _turn(job.output):
+        now = _there(job)
+        if now is not None and now != there and now["complete"] and now["num"] >= job.num:
+            say(f"{job.output}: has {now['num']} samples already")
+            return True
+        return _put_together(job, store, about, positions, counts)
+
+
+@contextlib.contextmanager
+def _turn(output: str) -> Iterator[None]:
+    """Of processes that have all at the same time one puts it together on a disk, and the others wait for it."""
+    if is_remote(output):
+        yield
+        return
+    try:
+        with in_turn(output, lambda: say(f"{output}: another process puts it together; waiting for it")):
+            yield
+    except OSError as error:
+        raise InputError(f"--output={output}: cannot be written ({error.strerror or error})") from None
+
+
+def _put_together(job: Job, store: Store, about: dict, positions: np.ndarray, counts: dict) -> bool:
     known = {"num": job.num, **counts}
     if job.form == "zarr":
         made = store if job.draws == job.output else _write_store(job, store, about, positions)

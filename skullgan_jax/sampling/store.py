@@ -32,6 +32,10 @@ _AT_ONCE = 4  # shards that are read and compared at the same time
 _CONTEXT = ts.Context({"gcs_request_retries": {"max_retries": 6}})
 
 
+class Damaged(InputError):
+    """Samples that should be there cannot be read, or are not as they were written."""
+
+
 def is_remote(path) -> bool:
     """Whether it is in a bucket."""
     return "://" in str(path)
@@ -183,21 +187,21 @@ class Store:
         """The samples at positions first to last - 1, checked.
 
         Raises:
-          InputError: they are not there, or not as they were written.
+          Damaged: they are not there, or not as they were written.
         """
         try:
             futures = {name: array[first:last].read() for name, array in self._arrays.items()}
             found = {name: future.result() for name, future in futures.items()}
         except Exception as error:
-            raise _cannot(self.path, "read", error) from None
+            raise Damaged(_cannot(self.path, "read", error)) from None
         checked = found.pop("crc32")
         samples = Samples(found.pop("index"), found.pop("hu"), found)
         if not np.array_equal(checked, _checked(samples)):
-            raise InputError(f"{self.path}: samples {first} to {last - 1} are missing or damaged; draw them again")
+            raise Damaged(f"{self.path}: samples {first} to {last - 1} are missing or damaged; draw them again")
         return samples
 
     def take(self, positions: np.ndarray) -> Samples:
-        """The samples at ascending positions, checked; InputError as of `read`."""
+        """The samples at ascending positions, checked; Damaged as of `read`."""
         parts = []
         for shard in np.unique(positions // self.shard):
             first, last = self.rows(int(shard))

@@ -84,7 +84,7 @@ def scan(volume, slice_mm=SPACING[0]):
     """A volume as `Scan`, without a file."""
     return scans.oriented(
         name="head",
-        told_by=("a",),
+        told_by=(),
         series="",
         content=str,
         positions=np.arange(len(volume))[:, None] * [[0, 0, slice_mm]],

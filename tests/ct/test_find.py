@@ -51,12 +51,17 @@ def test_junk_is_summarised(tmp_path):
     heads.write_dicom(tmp_path / "a", VOLUME)
     for i in range(300):
         (tmp_path / "a" / f"{i}.bin").write_bytes(b"\0junk")
-    (tmp_path / "a" / "b").mkdir()
-    (tmp_path / "a" / "b" / "1.dcm").write_bytes(b"junk")
+    for i in range(9):
+        (tmp_path / "b" / f"{i}").mkdir(parents=True)
+        (tmp_path / "b" / f"{i}" / "1.dcm").write_bytes(b"junk")
     names, _, lines = found(tmp_path)
     assert len(names) == 1
     what = "not DICOM; remove it or export it again"
-    assert lines == [f"{tmp_path}/a: 300 files: {what}", f"{tmp_path}/a/b/1.dcm: {what}"]
+    assert lines == [
+        f"{tmp_path}/a: 300 files: {what}",
+        *(f"{tmp_path}/b/{i}/1.dcm: {what}" for i in (0, 1)),
+        f"7 files in 7 more folders: {what}",
+    ]
 
 
 def test_pages_and_surveys_of_an_ordinary_export(tmp_path):

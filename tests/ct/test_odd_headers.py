@@ -5,12 +5,16 @@ import random
 import struct
 from concurrent import futures
 
+import nibabel
+import numpy as np
 import pydicom
 import pytest
 from pydicom import datadict, uid
 
 from skullgan_jax import prepare
-from skullgan_jax.ct import dataset, dicom
+from skullgan_jax.ct import cut, dataset, dicom, scans
+from skullgan_jax.ct.window import Limits
+from skullgan_jax.errors import InputError
 from tests.ct import heads
 
 SYNTAX = 0x00020010
@@ -126,6 +130,8 @@ def check(good, folder, capfd, seed: int, series: int):
     assert [line for line in said if not line.startswith(SAID)] == []
     now = accepted(folder / f"out{seed}")
     assert {name: now.get(name) for name in expected} == expected
+    scans = json.loads((folder / f"out{seed}" / "summary.json").read_text())["scans"]
+    assert len({scans[name]["subject"] for name in expected}) == 2
     return said, now
 
 
@@ -141,3 +147,31 @@ def test_odd_headers(good, tmp_path, capfd, monkeypatch):
 def test_two_thousand_odd_files(good, tmp_path, capfd, monkeypatch, seed):
     monkeypatch.setattr(futures, "ProcessPoolExecutor", one_thread)
     check(good, tmp_path, capfd, seed, 67)
+
+
+@pytest.mark.all
+@pytest.mark.filterwarnings("error")
+def test_odd_headers_of_nifti(tmp_path):
+    """Numbers changed anywhere in the 352 bytes of a header: one line, or segments."""
+    draw, path, cut_of = random.Random(0), tmp_path / "head.nii", 0
+    volume = heads.head(shape=(3, 400, 400))[:, ::3, ::3]
+    nibabel.save(nibabel.Nifti1Image(volume.transpose(2, 1, 0), np.diag([-1.5, -1.5, 3, 1])), path)
+    good = path.read_bytes()
+    for _ in range(400):
+        raw = bytearray(good)
+        for _ in range(draw.choice([1, 1, 2, 3])):
+            number = draw.choice([
+                draw.randbytes(1),
+                struct.pack("<h", draw.choice([0, -1, 32767, 2, 8, 16, 64, 256, 512])),
+                struct.pack("<f", draw.choice([0, -1, float("nan"), float("inf"), 1e30, 1e-30, 0.5])),
+            ])  # fmt: skip
+            at = draw.randrange(0, 352, len(number))
+            raw[at : at + len(number)] = number
+        path.write_bytes(raw)
+        try:
+            scan = scans.nifti(path, ())
+            scans.check_hu(scan)
+            cut_of += len(cut.cut(scan, Limits(angles=2)).windows) > 0
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ")
+    assert 100 < cut_of < 350

@@ -197,6 +197,11 @@ def test_write_json_replaces_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["about.json"]
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch):
+    monkeypatch.setattr(checkpoint, "_LATE_SECONDS", 0)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A workdir with two checkpoints, of which 1 is the best and 2 the latest; not to be written to."""

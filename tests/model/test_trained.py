@@ -328,6 +328,31 @@ def test_damaged(small, damage, expected, tmp_path):
     assert expected in refusal(folder)
 
 
+def test_damaged_at_random(small, tmp_path):
+    """Refused in a line that names a file, or it is the same model."""
+    random = np.random.default_rng(0)
+    small.save(tmp_path / "model")
+    for i, name in enumerate([path.name for path in (tmp_path / "model").iterdir()] * 10):
+        folder = pathlib.Path(shutil.copytree(tmp_path / "model", tmp_path / f"{i}"))
+        data = bytearray((folder / name).read_bytes())
+        at = int(random.integers(min(len(data), 2000) if i % 2 else len(data)))  # half of them in headers
+        match random.integers(3):
+            case 0:
+                data[at] ^= 1 << int(random.integers(8))
+            case 1:
+                del data[at:]
+            case 2:
+                data[at:at] = random.bytes(3)
+        (folder / name).write_bytes(data)
+        said = ""
+        try:
+            assert load(folder) == small
+        except InputError as error:
+            said = str(error)
+        assert not said or said.startswith(f"{folder}/") or "do not have the shapes that model.json states" in said
+        shutil.rmtree(folder)
+
+
 @pytest.mark.parametrize(
     ("net", "value"), [("g_params", np.nan), ("d_params", np.inf), ("g_stats", -1), ("standing", -1)]
 )
@@ -401,6 +426,9 @@ def test_paths_stay_at_home(small, finished, tmp_path):
     assert (left["pretrained"], left["checkpoint"], left["seed"]) == ("(left out)", "", 1)
     assert left["more"] == {"list_of": "(left out)"}
     assert load_module._without_paths({"path": "phantom"}) == {"path": "phantom"}
+    changes = [{"step": 3, "data.path": ["ward", "ward/7"], "recipe.lr": [1, 0.5]}]
+    without = [{"step": 3, "data.path": ["(left out)"] * 2, "recipe.lr": [1, 0.5]}]
+    assert load_module._without_paths(changes) == without
     dataclasses.replace(small, provenance={"workdir": "run", "config": CONFIG}).save(tmp_path / "model")
     found = load(tmp_path / "model")
     assert found.provenance == {"workdir": "run", "config": left}
@@ -432,7 +460,7 @@ def test_a_workdir_that_was_never_judged_gives_its_last(finished, tmp_path):
     for step in (3, 5):
         trees = {name: jax.tree.map(lambda x, s=step: x + s, getattr(expected, name)) for name in TREES}
         checkpoints = checkpoint.Checkpoints(tmp_path)
-        checkpoints.save(_State(np.int32(step), **trees), meta, swd=None)
+        checkpoints.save(jax.device_put(_State(np.int32(step), **trees)), meta, swd=None)
         checkpoints.wait()
         checkpoints.close()
     found = load(tmp_path)

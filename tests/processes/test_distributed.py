@@ -5,12 +5,16 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed, lock, watch
 from tests.support import QUICK, ended
 
@@ -305,7 +309,69 @@ def twice(config, workdir, **flags):
     train(config, workdir, **flags)
 loop.train = twice
 """
-    job = start_job(tmp_path / "run", *STEADY, "--config.shard_state=True", code=code)
+    job = start_job(tmp_path / "run", *STEADY, code=code)
     said = [ended(process, 0) for process in job]
     assert f"resuming {tmp_path}/run at step 12" in said[0]
     assert [r["step"] for r in records(tmp_path / "run") if "loss_d" in r] == [*range(1, 17)]
+
+
+TWO_SAVE = """
+import dataclasses, jax, numpy as np, sys
+from skullgan_jax.processes import distributed
+with distributed.job():
+    from skullgan_jax.model import checkpoint
+    from skullgan_jax.train import resume, sharding, state
+    mesh = sharding.mesh()
+    def filled(step, sharding):
+        whole = np.arange(32, dtype=np.float32).reshape(8, 4) + step
+        return jax.make_array_from_callback((8, 4), sharding, lambda at: whole[at])
+    def made(step):
+        copied, divided = sharding.everywhere(mesh), sharding.by_image(mesh)
+        count = jax.make_array_from_callback((), copied, lambda at: np.int32(step))
+        adam = state.optax.ScaleByAdamState(count, {"a": filled(2 * step, divided)}, {"a": filled(step, copied)})
+        return state.TrainState(count, *[{"a": filled(step, divided)}] * 2, adam, count, *[{}] * 4)
+    for _ in range(2):  # as two runs in one job
+        checkpoints = checkpoint.Checkpoints(sys.argv[1], known=resume.known(sys.argv[1]))
+        first = (checkpoints.latest or 0) + 1
+        for step in range(first, first + 3):
+            checkpoints.save(made(step), {"n": step}, swd=float(step))
+        checkpoints.close()
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), made(0))
+        found = resume._on_all(lambda: checkpoints.restore(first + 2, like))
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(made(first + 2)), strict=True):
+            assert [s.index for s in one.addressable_shards] == [s.index for s in other.addressable_shards]
+            for a, b in zip(one.addressable_shards, other.addressable_shards, strict=True):
+                np.testing.assert_array_equal(a.data, b.data)
+        print(checkpoints.steps, flush=True)
+"""
+
+
+@pytest.mark.all
+def test_two_processes_save_what_is_divided_over_them(tmp_path):
+    """And read it; its checksums are those of the whole arrays, so that one process reads it, too."""
+    place = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    command = [sys.executable, "-c", TWO_SAVE, str(tmp_path / "run")]
+    running = [
+        subprocess.Popen(
+            command,
+            env=os.environ | place | devices(2) | {"JAX_PROCESS_ID": str(process)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in (0, 1)
+    ]
+    try:
+        for process in running:
+            out, said = process.communicate(timeout=120)
+            assert process.returncode == 0, said
+            assert [line for line in out.splitlines() if "[Gloo]" not in line] == ["[3, 1]", "[6, 1]"]
+    finally:
+        for process in running:
+            process.kill()
+    alone = checkpoint.Checkpoints(tmp_path / "run", create=False)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = {"g_params": {"a": jax.ShapeDtypeStruct((8, 4), np.float32, sharding=here)}}
+    found = alone.restore_parts(6, like)["g_params"]["a"]
+    np.testing.assert_array_equal(found, np.arange(32).reshape(8, 4) + 6)
+    assert (alone.meta(6), alone.best) == ({"n": 6}, 1)

@@ -101,7 +101,7 @@ def test_killed_between_the_names(command, tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(machine_files, "_put", killed)
-            assert command(num=20, output=tmp_path / "s.npy")[0] == 2
+            assert command(num=20, output=tmp_path / "s.npy")[0] == 130
         assert len([p for p in tmp_path.iterdir() if p.is_file()]) == last
         assert command(num=20, output=tmp_path / "s.npy")[0] == 0
         assert files(tmp_path, but="whole/") == files(tmp_path / "whole")
@@ -159,6 +159,27 @@ def test_a_damaged_shard_of_another_process_is_drawn_again(command, hu, tmp_path
         assert (status, lines[0]) == (0, f"{draws}: shard 2 of another process is damaged; it is drawn again")
         np.testing.assert_array_equal(Store(draws).read(0, 60).hu, hu[:60])
     assert Store(tmp_path / "s.zarr").about["complete"]
+
+
+def test_damage_while_the_output_is_put_together(command, hu, tmp_path, monkeypatch):
+    """A shard that was found whole, and no longer is: it is drawn again; a disk that keeps nothing is given up."""
+    take, left = Store.take, [1]
+
+    def damaging(store, positions):
+        if left[0]:
+            left[0] -= 1
+            _change_one(pathlib.Path(store.path, "hu", "c", "0", "0", "0"))
+        return take(store, positions)
+
+    monkeypatch.setattr(Store, "take", damaging)
+    assert command(num=20, output=tmp_path / "s.npy")[0] == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[:20])
+    left[0] = 99
+    status, lines = command(num=40, output=tmp_path / "s.npy")
+    assert (status, lines[-1].partition("; ")[0]) == (
+        *(2, f"error: {tmp_path}/s.npy: samples were written and cannot be read back"),
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[:20])
 
 
 def test_a_smaller_job_beside_a_larger_one(command, hu, tmp_path, monkeypatch):
@@ -288,7 +309,7 @@ def test_interrupted_it_goes_on(command, tmp_path, monkeypatch, name):
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", interrupted)
         status, lines = command(num=64, output=tmp_path / "one" / name)
-    assert status == 2
+    assert status == 130
     assert lines[-1] == "error: interrupted; give the same command again, and it goes on where it was"
     assert command(num=64, output=tmp_path / "one" / name)[1][0].endswith(": 2 of 4 shards are there already")
     command(num=64, output=tmp_path / "whole" / name)

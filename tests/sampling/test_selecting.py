@@ -1,12 +1,15 @@
 """Samples of a condition, and distinct ones: what is kept, by whom and how ever it is drawn."""
 
+import contextlib
 import csv
 import json
 
 import numpy as np
 
+from skullgan_jax.sampling import run
 from skullgan_jax.sampling.store import Store
 from skullgan_jax.slices import duplicates
+from tests.sampling.folder import files
 
 
 def test_a_condition(command, hu, measures, tmp_path):
@@ -62,6 +65,33 @@ def test_a_process_that_is_ahead_takes_what_is_missing(command, measures, tmp_pa
     assert sorted(written) == list(range(len(written)))
     command(output=tmp_path / "t.npy", **flags)
     np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), np.load(tmp_path / "t.npy"))
+
+
+def test_one_process_writes_what_all_have(command, measures, tmp_path, monkeypatch):
+    """The others wait for it, and have it then; if it was killed, the next one writes."""
+    flags = {"num": 5, "output": tmp_path / "s.npy", "where": f"mean_hu<{float(np.median(measures['mean_hu']))}"}
+    wrote, lock = f"wrote 5 samples to {tmp_path}/s.npy", tmp_path / ".s.npy.lock"
+    lock.write_text("")  # of one that was killed
+    assert wrote in command(**flags)[1]
+    assert not lock.exists()
+    first = files(tmp_path)
+    for path in (p for p in tmp_path.iterdir() if p.is_file()):
+        path.unlink()
+
+    @contextlib.contextmanager
+    def after_another(path, waiting):
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "in_turn", lambda *_: contextlib.nullcontext())
+            assert wrote in command(**flags)[1]
+        waiting()
+        yield
+
+    monkeypatch.setattr(run, "in_turn", after_another)
+    assert command(**flags) == (
+        *(0, [f"{tmp_path}/s.npy: another process puts it together; waiting for it",
+              f"{tmp_path}/s.npy: has 5 samples already"]),
+    )  # fmt: skip
+    assert files(tmp_path) == first
 
 
 def test_the_yield_falls(command, hu, tmp_path):

@@ -114,6 +114,15 @@ def test_a_pixel_that_was_let_pass_can_be_mended(bad, finished_copy, tiny, capfd
     assert "data.pixel_mm was 0.5 now 0.25" in refusal(tiny(**{"data.pixel_mm": 0.25}), finished_copy)
 
 
+def test_what_was_let_pass_may_be_changed(finished_copy, tiny):
+    checkpoints = checkpoint.Checkpoints(finished_copy)
+    about = checkpoints.meta(12)
+    about["config"]["recipe"] |= {"g_factor": 2.0, "b1": 2.0}
+    checkpoints.write_meta(12, about)
+    plan, _, _ = begun(tiny(epochs=5), finished_copy)
+    assert plan.meta["changes"] == [{"step": 12, "recipe.b1": [2.0, 0.5], "recipe.g_factor": [2.0, 0.5]}]
+
+
 def test_nothing_is_left_to_be_done(finished, tiny, tmp_path):
     line = refusal(tiny(checkpoint=str(finished)), tmp_path / "new")
     assert line == (
