@@ -1,6 +1,7 @@
 """Windows with air or metal in their bone, and how thick bone is, whatever lies beside it and however sharp it is."""
 
 import collections
+import functools
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tests.ct import heads
 X, Y = heads.plane()
 FRONT = (abs(X) < 18) & (Y < -60)
 ANGLES = 18
+more = functools.partial(pytest.param, marks=pytest.mark.all)  # of the same kind
 
 
 def head():
@@ -70,7 +72,7 @@ def test_air_in_the_bone(make, middle, most):
     assert len(angles) >= 3
 
 
-@pytest.mark.parametrize("marrow", [20, 80, heads.DIPLOE_HU])
+@pytest.mark.parametrize("marrow", [20, more(80), heads.DIPLOE_HU])
 def test_noise_below_zero_is_no_air(marrow):
     volume = head()
     volume = blurred(np.where(volume == heads.DIPLOE_HU, marrow, volume), 0.8)
@@ -112,9 +114,9 @@ def test_metal_that_fits():
     assert refused(volume)[0] == {"": 3 * ANGLES - 9, "metal": 9}
 
 
-@pytest.mark.parametrize("sigma_mm", [0, 0.3, 0.65])
-@pytest.mark.parametrize(("outside", "inside"), [(-1000, -1000), (40, 40), (-100, 10), (40, -1000), (-1000, 0)])
-@pytest.mark.parametrize("shell_mm", [3, 5])
+@pytest.mark.parametrize("sigma_mm", [more(0), 0.3, 0.65])
+@pytest.mark.parametrize(("outside", "inside"), [(-1000, -1000), (40, 40), (40, -1000), more(-100, 10), more(-1000, 0)])
+@pytest.mark.parametrize("shell_mm", [5, more(3)])
 def test_thickness_in_air_and_in_tissue(shell_mm, outside, inside, sigma_mm):
     r = np.hypot(*(np.mgrid[:800, :800] * 0.25 - 99.875))
     hu = np.where(r < 86, outside, -1000)
