@@ -30,11 +30,12 @@ def computed(small_model, tmp_path_factory):
 
 
 @pytest.mark.all
+@pytest.mark.parametrize("kills", ["8", pytest.param("50", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", ["save", "convert", "to_torch", "evaluate"])
-def test_killed_at_random_moments(what, computed):
+def test_killed_at_random_moments(what, kills, computed):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.killed", what, computed, "50"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tests.killed", what, computed, kills], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(done.stdout.splitlines()[-1])
-    assert counts["the new"] + counts["the old"] + counts["nothing yet"] == 50
+    assert counts["the new"] + counts["the old"] + counts["nothing yet"] == int(kills)

@@ -140,6 +140,7 @@ def test_from_a_hospital_folder_with_much_that_is_wrong(tmp_path, capfd, volume)
     assert len(train.images) == len(held_out.images) > 100
 
 
+@pytest.mark.all
 def test_training_and_others_read_the_same(tmp_path, capfd, two_heads, processes):
     import tensorflow_datasets as tfds
 
@@ -192,6 +193,7 @@ def test_more_scans_are_added_without_cutting_the_old_again(tmp_path, capfd, pre
     assert len(prepared.read(output, "train")[0]) > 100
 
 
+@pytest.mark.all
 def test_a_scan_that_changed_is_cut_again(tmp_path, capfd, two_heads, volume):
     output = tmp_path / "skulls"
     flags = f"--input={two_heads}", f"--output={output}", "--format=npy"

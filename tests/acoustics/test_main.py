@@ -86,6 +86,7 @@ def test_matlab_knows_its_file(skulls, tmp_path):
     assert classes["about"] == b"char"
 
 
+@pytest.mark.all
 def test_a_comparison(skulls, tmp_path):
     command.run([f"--input={skulls}", f"--compare={tmp_path / 'models.png'}"])
     assert (tmp_path / "models.png").read_bytes().startswith(b"\x89PNG")

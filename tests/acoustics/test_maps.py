@@ -79,7 +79,7 @@ def test_denser_is_faster(name):
     assert np.isfinite(found.alpha_coeff).all()
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", [n if n == "bric" else pytest.param(n, marks=pytest.mark.all) for n in MODELS])
 def test_gradients_are_differences(name):
     hu = jnp.array([450.0, 1200.0, 1700.0])  # away from steps
 

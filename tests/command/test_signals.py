@@ -143,9 +143,9 @@ def test_in_the_first_moments(name, script, number, begin, tmp_path):
     ("name", "told", "number"),
     [
         ("train", "starting from scratch", signal.SIGINT),  # it compiles
-        ("train", "exported the best", signal.SIGTERM),  # the last stage
+        pytest.param("train", "exported the best", signal.SIGTERM, marks=pytest.mark.slow),  # the last stage
         ("prepare", "looked at 2/2", signal.SIGINT),  # its processes cut
-        ("evaluate", "radiology: ", signal.SIGTERM),
+        pytest.param("evaluate", "radiology: ", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
 def test_in_the_middle(name, told, number, begin, tmp_path, finished):

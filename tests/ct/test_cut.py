@@ -19,7 +19,7 @@ def opened(tmp_path, volume):
     return scans.npy(tmp_path / "head.npy", "a", heads.SPACING)
 
 
-@pytest.mark.parametrize("tilt", [0, 15])
+@pytest.mark.parametrize("tilt", [pytest.param(0, marks=pytest.mark.all), 15])
 def test_thickness_and_sdr_of_the_phantom_come_back(tmp_path, tilt):
     found = cut.cut(opened(tmp_path, heads.head(tilt=tilt)), Limits())
     accepted = [k for k in found.known if not k["reason"]]

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.all
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_nothing_is_lost(tmp_path, seed):
     for i in range(6):
         volume = heads.head(shape=(3, 400, 400))[:, ::2, ::2]

@@ -79,6 +79,7 @@ def test_of_slices_without_a_skull_each_number_is_0():
         np.testing.assert_allclose(distances[f"{name}_wasserstein"], found["real"][name].mean(), rtol=1e-4)
 
 
+@pytest.mark.all
 def test_the_trained_network_finds_missing_detail(monkeypatch):
     monkeypatch.setattr(classify, "STEPS", 40)
     hu = phantom.segments(240, 8)

@@ -198,6 +198,7 @@ def test_progress_counts_to_the_end(small):
     assert seen == [4, 8, 10]
 
 
+@pytest.mark.all
 def test_the_same_bits_on_8_devices(small, small_model, compiled):
     """Virtual ones of a CPU, in a process of its own; 20 samples are not a whole number of batches of 8 devices."""
     assert jax.local_device_count() == 1
@@ -236,6 +237,7 @@ def test_standing_statistics_are_the_mean_over_batches(small):
     np.testing.assert_allclose(found["norm1"]["var"], np.mean(variances, 0), rtol=1e-4)
 
 
+@pytest.mark.all
 def test_standing_statistics_do_not_depend_on_the_training_precision(small_model):
     found = []
     for dtype in ("float32", "bfloat16"):

@@ -155,7 +155,7 @@ def fuzz(examples: int, folder: pathlib.Path) -> None:
 
 
 def test_some(tmp_path):
-    fuzz(200, tmp_path)
+    fuzz(90, tmp_path)
 
 
 @pytest.mark.slow
