@@ -53,9 +53,9 @@ def warnings(summary: dict, found: Found) -> list[str]:
             parts = (f"{'unknown' if not k else f'{k:g}' if field == 'kvp' else k}{unit if k else ''} in {n}"
                      for k, n in counts.most_common())  # fmt: skip
             lines.append(f"mixed {what} ({', '.join(parts)} scans): HU of thin bone differ between them")
-    metal = [s for s in scans.values() if s["windows"].get("metal")]
-    if metal:
-        lines.append(f"metal in {sum(s['windows']['metal'] for s in metal)} windows of {len(metal)} scans, thrown out")
+    metal = [sum(n for reason, n in s["windows"].items() if reason.startswith("metal")) for s in scans.values()]
+    if any(metal):
+        lines.append(f"metal in {sum(metal)} windows of {sum(n > 0 for n in metal)} scans, thrown out")
     clipped = collections.Counter(s["hu_max"] for s in scans.values() if s["at_hu_max"] >= _CLIPPED)
     if clipped:
         ends = ", ".join(f"{hu:g} HU in {n}" for hu, n in clipped.most_common(3))
