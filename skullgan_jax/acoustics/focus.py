@@ -113,10 +113,9 @@ def aberration(
     """
     size = medium.density.shape[-1]
     target = target or (size * 5 // 8, size // 2)
-    bone = np.asarray(medium.sound_speed) > _WATER
     if not (0 <= target[0] < size and 0 <= target[1] < size):
         raise InputError(f"target {target}: lies outside of the grid of {size} x {size}")
-    if bone[target]:
+    if np.asarray(medium.sound_speed)[target] > _WATER:
         raise InputError(f"target {target}: lies in bone; give one below it")
     water = dataclasses.replace(
         medium,
@@ -130,8 +129,8 @@ def aberration(
     fields = [sonicate(each, grid, elements, straight, frequency=frequency) for each in (water, medium)]
     turned = np.asarray(reversed_delays(medium, grid, elements, target, frequency))
     fields.append(sonicate(medium, grid, elements, turned, frequency=frequency))
-    behind = np.flatnonzero(bone.any(1)).max(initial=elements[0, 0] + size // 8) + 1
-    (home, *others), peaks = zip(*(_peak(field.p_max, behind) for field in fields), strict=True)
+    open_to = behind_bone(medium, target[0])
+    (home, *others), peaks = zip(*(peak(field.p_max, open_to) for field in fields), strict=True)
     shifts = [float(np.hypot(*np.subtract(at, home)) * pixel_mm) for at in others]
     return Focus(shifts[0], peaks[1], peaks[0], shifts[1], peaks[2], fields[1], fields[0], fields[2])
 
@@ -151,8 +150,16 @@ def check_elements(medium: Medium, elements) -> None:
         )
 
 
-def _peak(p_max, behind: int) -> tuple[tuple[int, int], float]:
-    """Where the greatest pressure behind the bone is, and how much."""
-    below = np.asarray(p_max)[behind:]
-    row, column = np.unravel_index(np.argmax(below), below.shape)
-    return (int(row) + behind, int(column)), float(below[row, column])
+def behind_bone(medium: Medium, row: int) -> np.ndarray:
+    """(rows, columns) bool: where a focus is looked for, below the last bone above a row, and not in bone itself."""
+    bone = np.asarray(medium.sound_speed) > _WATER
+    rows = np.arange(bone.shape[0])
+    last = np.flatnonzero(bone.any(1) & (rows < row)).max(initial=bone.shape[0] // 6)
+    return ~bone & (rows[:, None] > last)
+
+
+def peak(p_max, where: np.ndarray) -> tuple[tuple[int, int], float]:
+    """Where among those pixels the greatest pressure is, and how much."""
+    looked_at = np.where(where, np.asarray(p_max), -1.0)
+    row, column = np.unravel_index(np.argmax(looked_at), looked_at.shape)
+    return (int(row), int(column)), float(looked_at[row, column])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from skullgan_jax.acoustics.focus import behind_bone, peak
 from skullgan_jax.acoustics.maps import BONE_HU, MODELS, check_hu, checked_max
 from skullgan_jax.errors import InputError
 from skullgan_jax.slices.size import PIXEL_MM
@@ -83,27 +84,22 @@ def field(medium, p_max, *, pixel_mm: float, target: tuple[int, int] | None = No
     rows, columns = p_max.shape
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
-    bone = np.asarray(medium.sound_speed) > 1510
-    behind = np.flatnonzero(bone.any(1)).max(initial=rows // 5) + 1
-    focus = np.unravel_index(np.argmax(p_max[behind:]), p_max[behind:].shape)
-    peak = p_max[behind:][focus]
+    behind = behind_bone(medium, target[0] if target else rows * 5 // 8)
+    focus, greatest = peak(p_max, behind)
     shown = ((medium.density, "density, kg/m³", "magma"), (medium.sound_speed, "speed of sound, m/s", "viridis"))
     extent = (0, columns * pixel_mm, rows * pixel_mm, 0)
     for axes, (values, label, colours) in zip(panels, (*shown, (p_max / 1e3, "pressure, kPa", "inferno")), strict=True):
-        most = peak / 1e3 * 1.05 if label.startswith("pressure") else None
-        drawn = axes.imshow(
-            np.asarray(values), cmap=colours, extent=extent, vmin=None if most is None else 0, vmax=most
-        )
-        figure.colorbar(drawn, ax=axes, label=label, shrink=0.85, extend="neither" if most is None else "max")
+        window = {"vmin": 0, "vmax": greatest / 1e3 * 1.05} if label.startswith("pressure") else {}
+        drawn = axes.imshow(np.asarray(values), cmap=colours, extent=extent, **window)
+        figure.colorbar(drawn, ax=axes, label=label, shrink=0.85, extend="max" if window else "neither")
         axes.set_xlabel("mm")
     middle = [(np.arange(n) + 0.5) * pixel_mm for n in (columns, rows)]
-    panels[2].contour(*middle, bone, [0.5], colors="white", linewidths=0.6)
-    below = np.where(np.arange(rows)[:, None] >= behind, p_max, 0)
-    panels[2].contour(*middle, below, [peak / 2], colors="cyan", linewidths=1.2)
-    panels[2].plot(middle[0][focus[1]], middle[1][focus[0] + behind], "+", color="cyan", label="focus; line: -6 dB")
+    panels[2].contour(*middle, np.asarray(medium.sound_speed) > 1510, [0.5], colors="white", linewidths=0.6)
+    panels[2].contour(*middle, np.where(behind, p_max, 0), [greatest / 2], colors="cyan", linewidths=1.2)
+    panels[2].plot(middle[0][focus[1]], middle[1][focus[0]], "+", color="cyan", label="focus; line: -6 dB")
     if target is not None:
         panels[2].plot(middle[0][target[1]], middle[1][target[0]], "x", color="lime", label="target")
     panels[2].legend(fontsize=8, loc="lower right")
     panels[0].set_ylabel("mm")
-    figure.suptitle(f"{medium.model}; peak behind the bone {peak / 1e3:.0f} kPa", fontsize=10)
+    figure.suptitle(f"{medium.model}; peak behind the bone {greatest / 1e3:.0f} kPa", fontsize=10)
     return figure

@@ -1,5 +1,7 @@
 """The array, its targets, its delays, and what a skull does to its focus."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,16 @@ def test_a_picture():
     np.testing.assert_allclose(marks["focus; line: -6 dB"], [21.5 * PIXEL_MM, 40.5 * PIXEL_MM])
     np.testing.assert_allclose(marks["target"], [30.5 * PIXEL_MM, 44.5 * PIXEL_MM])
     assert "peak behind the bone 400 kPa" in figure.get_suptitle()
+
+
+def test_bone_below_the_target_hides_nothing():
+    """A speck in the last row, as nets draw them."""
+    medium = _skull()
+    speck = medium.sound_speed.at[-1, 5].set(2000.0)
+    where = focus.behind_bone(dataclasses.replace(medium, sound_speed=speck), 40)
+    assert not where[:20].any()
+    assert where[20:].sum() == 44 * SIZE - 1
+    assert focus.peak(np.arange(SIZE * SIZE).reshape(SIZE, SIZE), where) == ((63, 63), 4095.0)
 
 
 @pytest.mark.parametrize(
