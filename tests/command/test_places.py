@@ -173,7 +173,7 @@ def test_help_that_nobody_reads(nobody_reads, typed):
     assert typed("sample", "--help", stdout=nobody_reads) == (0, "")
 
 
-@pytest.mark.all
+@pytest.mark.slow
 def test_a_training_goes_on_when_nobody_listens(typed, compiled, nobody_reads, tmp_path):
     status, _ = typed(
         "main", *TRAIN, stdout=nobody_reads, stderr=nobody_reads, env={"JAX_COMPILATION_CACHE_DIR": compiled}
