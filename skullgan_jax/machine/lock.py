@@ -47,28 +47,34 @@ def only_writer(output: str | os.PathLike, flag: str = "--output") -> Iterator[N
     if path in mine:
         yield
         return
+    with contextlib.ExitStack() as stack:
+        with signals.undisturbed():  # from the lock to what removes it
+            _take(stack, path, output, flag)
+            stack.enter_context(signals.before_leaving(lambda _: path.unlink(missing_ok=True)))
+        mine.add(path)
+        try:
+            yield
+        finally:
+            mine.remove(path)
+            path.unlink(missing_ok=True)
+
+
+def _take(stack: contextlib.ExitStack, path: pathlib.Path, output, flag: str) -> None:
+    """Lock the file until the stack ends; InputError as of only_writer."""
     try:
         if path.parent.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _locked(path)
+        file = stack.enter_context(_locked(path))
     except BlockingIOError:
         raise InputError(
             f"{flag}={output}: {holder(path)} writes to it; wait for it, stop it or give another place"
         ) from None
     except OSError as error:
         raise InputError(f"{flag}={output}: cannot be written ({error.strerror}); give another place") from None
-    with file:
-        if (said := file.read()) and _MARK not in said:
-            raise InputError(f"{path}: is there and not of skullgan_jax; remove it, or give another {flag}")
-        write_holder(file, mark=_MARK)
-        mine.add(path)
-        try:
-            with signals.before_leaving(lambda _: path.unlink(missing_ok=True)):
-                yield
-        finally:
-            mine.remove(path)
-            path.unlink(missing_ok=True)
+    if (said := file.read()) and _MARK not in said:
+        raise InputError(f"{path}: is there and not of skullgan_jax; remove it, or give another {flag}")
+    write_holder(file, mark=_MARK)
 
 
 @contextlib.contextmanager
@@ -89,7 +95,7 @@ def in_turn(path: str | os.PathLike, waiting: Callable[[], object]) -> Iterator[
     except BlockingIOError:
         waiting()
         file = _locked(beside, wait=True)
-    with file:
+    with file, signals.before_leaving(lambda _: beside.unlink(missing_ok=True)):
         try:
             yield
         finally:
