@@ -168,17 +168,18 @@ def finished_copy(finished, tmp_path):
 @pytest.fixture(scope="session")
 def old(tmp_path_factory):
     """The folder of a model, a workdir (run) and a store that were written before the modules moved into rooms."""
-    folder = tmp_path_factory.mktemp("before")
-    with tarfile.open(ROOT / "tests" / "data" / "before_rooms.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "old"
+    return _unpacked("before_rooms.tar.xz", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def old_skulls(tmp_path_factory):
     """A folder with a data set that prepare wrote before folders told whose a scan is, and its salt."""
+    return _unpacked("before_subjects.tar.xz", tmp_path_factory)
+
+
+def _unpacked(name, tmp_path_factory):
     folder = tmp_path_factory.mktemp("before")
-    with tarfile.open(ROOT / "tests" / "data" / "before_subjects.tar.xz") as archive:
+    with tarfile.open(ROOT / "tests" / "data" / name) as archive:
         archive.extractall(folder, filter="data")
     return folder / "old"
 

@@ -14,7 +14,7 @@ from skullgan_jax.errors import InputError
 FREQUENCY, CYCLES, PRESSURE = 0.5e6, 5, 1e6  # Hz, of the burst, Pa: TUSNet's
 _TEST_PRESSURE = 10.0  # Pa, of one cycle that a target sends to find the delays
 _ROW, _FIRST, _PITCH, _ELEMENTS, _OF = 25, 15, 6, 80, 512  # TUSNet's array on its grid of 512
-_WATER = 1510.0  # m/s: what is slower is no bone; the wave that the array sees is in it
+_WATER = 1510.0  # m/s: what is slower is no bone
 
 
 class Focus(NamedTuple):
@@ -115,7 +115,7 @@ def aberration(
     target = target or (size * 5 // 8, size // 2)
     if not (0 <= target[0] < size and 0 <= target[1] < size):
         raise InputError(f"target {target}: lies outside of the grid of {size} x {size}")
-    if np.asarray(medium.sound_speed)[target] > _WATER:
+    if bone_of(medium)[target]:
         raise InputError(f"target {target}: lies in bone; give one below it")
     water = dataclasses.replace(
         medium,
@@ -141,7 +141,7 @@ def check_elements(medium: Medium, elements) -> None:
     height, width = medium.density.shape[-2:]
     if rows.min() < 0 or columns.min() < 0 or rows.max() >= height or columns.max() >= width:
         raise InputError(f"elements of the array lie outside of the grid of {height} x {width}")
-    inside = (np.asarray(medium.sound_speed)[..., rows, columns] > _WATER).any(tuple(range(medium.density.ndim - 2)))
+    inside = bone_of(medium)[..., rows, columns].any(tuple(range(medium.density.ndim - 2)))
     if inside.any():
         first = int(np.argmax(inside))
         raise InputError(
@@ -150,9 +150,14 @@ def check_elements(medium: Medium, elements) -> None:
         )
 
 
+def bone_of(medium: Medium) -> np.ndarray:
+    """Where sound is faster than in water, bool of the shape of the maps."""
+    return np.asarray(medium.sound_speed) > _WATER
+
+
 def behind_bone(medium: Medium, row: int) -> np.ndarray:
     """(rows, columns) bool: where a focus is looked for, below the last bone above a row, and not in bone itself."""
-    bone = np.asarray(medium.sound_speed) > _WATER
+    bone = bone_of(medium)
     rows = np.arange(bone.shape[0])
     last = np.flatnonzero(bone.any(1) & (rows < row)).max(initial=bone.shape[0] // 6)
     return ~bone & (rows[:, None] > last)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skullgan_jax.acoustics.focus import behind_bone, peak
+from skullgan_jax.acoustics.focus import behind_bone, bone_of, peak
 from skullgan_jax.acoustics.maps import BONE_HU, MODELS, check_hu, checked_max
 from skullgan_jax.errors import InputError
 from skullgan_jax.slices.size import PIXEL_MM
@@ -94,7 +94,7 @@ def field(medium, p_max, *, pixel_mm: float, target: tuple[int, int] | None = No
         figure.colorbar(drawn, ax=axes, label=label, shrink=0.85, extend="max" if window else "neither")
         axes.set_xlabel("mm")
     middle = [(np.arange(n) + 0.5) * pixel_mm for n in (columns, rows)]
-    panels[2].contour(*middle, np.asarray(medium.sound_speed) > 1510, [0.5], colors="white", linewidths=0.6)
+    panels[2].contour(*middle, bone_of(medium), [0.5], colors="white", linewidths=0.6)
     panels[2].contour(*middle, np.where(behind, p_max, 0), [greatest / 2], colors="cyan", linewidths=1.2)
     panels[2].plot(middle[0][focus[1]], middle[1][focus[0]], "+", color="cyan", label="focus; line: -6 dB")
     if target is not None:

@@ -93,7 +93,7 @@ def clean(final: str | os.PathLike) -> None:
     named = re.compile(rf"\.{re.escape(final.name)}\.[0-9a-f]{{16}}\.mark")
     for mark in [final.with_name(name) for name in os.listdir(final.parent) if named.fullmatch(name)]:
         try:
-            file = open(mark, "r+", encoding="utf-8")  # noqa: SIM115
+            file = open(mark, "r+", encoding="utf-8")  # noqa: SIM115  closed by the block below
         except OSError:
             continue  # its writer is done with it, or it is somebody else's
         with file:

@@ -104,7 +104,7 @@ def in_turn(path: str | os.PathLike, waiting: Callable[[], object]) -> Iterator[
 
 def _locked(path: pathlib.Path, *, wait: bool = False):
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  who asks for it closes it
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
