@@ -36,7 +36,7 @@ def whole(path: str | os.PathLike, *, ours: Collection[str] = ()) -> Iterator[pa
     Args:
       path: the final name.
       ours: of a folder that is there, the names (patterns of fnmatch) that the new one replaces, whether it has them
-        or not; "a/b" is b in its folder a. Entries of other names are carried over, unless the new one has the same.
+        or not; "a/b" is b in its folders a. Entries of other names are carried over, unless the new one has the same.
 
     Raises:
       OSError: it cannot be written; or is a folder that cannot be renamed, a mount point, or should not, as who started
@@ -155,7 +155,8 @@ def _carry_over(there: pathlib.Path, new: pathlib.Path, ours: Collection[str]) -
     """Have what is not ours in both folders, the same file where the filesystem knows links, else a copy."""
     for entry in there.iterdir():
         target, folder = new / entry.name, entry.is_dir() and not entry.is_symlink()
-        inside = [each.removeprefix(f"{entry.name}/") for each in ours if each.startswith(f"{entry.name}/")]
+        parts = (each.partition("/") for each in ours)
+        inside = [rest for name, _, rest in parts if rest and fnmatch.fnmatchcase(entry.name, name)]
         if folder and inside:
             target.mkdir(exist_ok=True)
             _carry_over(entry, target, inside)

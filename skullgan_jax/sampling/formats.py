@@ -13,7 +13,6 @@ import gzip
 import hashlib
 import json
 import pathlib
-import shutil
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -81,15 +80,13 @@ def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> Non
     with contextlib.ExitStack() as stack:
         # What is entered last comes into place first, the .json: as long as something is not what that says, all is
         # done again.
-        made = {path: stack.enter_context(files.whole(path))}
+        made = {path: stack.enter_context(files.whole(path, ours=(_DICOM,)))}
         table = made[beside(output, ".csv")] = stack.enter_context(files.whole(beside(output, ".csv")))
         with table.open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["index", *radiology.NAMES])
             packed = {"packed": path.name.lower().endswith(".gz")} if form == "nifti" else {}
             _WRITERS[form](made[path], _noted(blocks, rows, first), about, **packed)
-        if form == "dicom" and path.is_dir():
-            _keep_others(path, made[path])
         if form != "png" and extras.there("matplotlib"):
             picture = made[beside(output, ".png")] = stack.enter_context(files.whole(beside(output, ".png")))
             title = f"{about['model']}, seed {about['seed']}: the first {len(first)} of {about['num']} samples"
@@ -101,15 +98,6 @@ def write(form: str, output: str, blocks: Iterable[Samples], about: dict) -> Non
         said["files"] = {final.name: _sha256(partial) for final, partial in made.items()}
         sidecar = stack.enter_context(files.whole(beside(output, ".json")))
         sidecar.write_text(json.dumps(about | said, indent=1) + "\n")
-
-
-def _keep_others(there: pathlib.Path, made: pathlib.Path) -> None:
-    """What somebody else keeps in the folders of a thousand; what lies beside these is kept by files.whole."""
-    for folder in made.iterdir():
-        for entry in (there / folder.name).glob("*"):
-            if not entry.match(_DICOM):
-                copy = shutil.copytree if entry.is_dir() else shutil.copy2
-                copy(entry, folder / entry.name)
 
 
 def _size(path: pathlib.Path) -> int:
