@@ -11,7 +11,7 @@ from skullgan_jax.data import prepared
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError
 from skullgan_jax.sampling.names import beside
-from skullgan_jax.sampling.store import Store
+from skullgan_jax.sampling.opened import is_store, open_store
 from skullgan_jax.slices.size import PIXEL_MM
 
 
@@ -51,10 +51,8 @@ def open_slices_of(path: str, *, split: str, pixel_mm: float | None) -> Slices:
     if prepared.is_prepared(path):
         images, pixel = prepared.open_split(path, split)
         return Slices(name, len(images), lambda a, b: images[a:b], pixel, None, {"split": split})
-    if "://" in path or pathlib.Path(path, "zarr.json").is_file():
-        store = Store(path)
-        if not store.about["complete"]:
-            raise InputError(f"{path}: not all of its samples are there; give the sampling command again")
+    if is_store(path):
+        store = open_store(path)
         pixel, hu_max, about = _said(store.about, path)
         return Slices(name, len(store), lambda a, b: store.read(a, b).hu, pixel, hu_max, about)
     images, sidecar = open_slices(path), beside(path, ".json")

@@ -10,6 +10,7 @@ from skullgan_jax.data import fingerprint, prepared
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import paths
+from skullgan_jax.sampling.opened import is_store, open_store
 from skullgan_jax.sampling.store import Store
 from skullgan_jax.slices.calibration import Calibration
 from skullgan_jax.slices.size import PIXEL_MM
@@ -52,8 +53,8 @@ def open_set(path: str, *, split: str, most: int | None, pixel_mm: float | None 
       InputError: it cannot be read, or does not hold HU.
     """
     subjects, seed, stated = None, None, True
-    if _is_store(path):
-        images = _open_store(path)
+    if is_store(path):
+        images = open_store(path)
         pixel, seed = images.about["pixel_mm"], images.about.get("seed")
     elif prepared.is_prepared(path):
         images, pixel = prepared.open_split(path, split)
@@ -92,24 +93,6 @@ def _beside(path) -> tuple[float | None, int | None]:
     if value is not None and not 0 < value < 100:
         raise InputError(f"{beside}: pixel_mm is {value:g}; state the edge of a pixel in mm")
     return value, seed if isinstance(seed, int) else None
-
-
-def _is_store(path) -> bool:
-    if "://" in str(path):
-        return not prepared.is_prepared(path)
-    return pathlib.Path(path, "zarr.json").is_file()
-
-
-def _open_store(path) -> Store:
-    """A sample store, whose samples are read when they are chosen.
-
-    Raises:
-      InputError: there is none, it is damaged, or not all of its samples are there.
-    """
-    store = Store(path)
-    if not store.about["complete"]:
-        raise InputError(f"{path}: not all of its samples are there; give the sampling command again to complete it")
-    return store
 
 
 def trained_on(model, train: Slices) -> bool | None:
