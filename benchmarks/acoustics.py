@@ -1,5 +1,7 @@
 """The solver against k-wave-python, values and speed: python benchmarks/acoustics.py --peer=PYTHON [--write]
 
+Without --peer: what is missing of the power law of absorption, over steps in time and strength.
+
 PYTHON is that of an environment with k-wave-python 0.6.2, which does not go together with ours; its package downloads
 binaries at import, which are not needed and not asked for here. In one run, on the same cores, one after the other:
 
@@ -68,10 +70,12 @@ def run_peer(python: str, medium: acoustics.Medium, grid: Grid, elements, signal
 
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--peer", required=True, help="the Python that has k-wave-python")
+    flags.add_argument("--peer", help="the Python that has k-wave-python")
     flags.add_argument("--write", action="store_true", help="keep the peer's fields for the tests")
     flags.add_argument("--sizes", default="128,512")
     flags = flags.parse_args()
+    if not flags.peer:
+        return absorption()
     hu = phantom.segments(SKULLS, seed=SEED)
     kept = {"hu": hu}
     elements, delays = array(128)
@@ -94,6 +98,25 @@ def main() -> None:
         print(f"wrote {FIXTURE.name}, {FIXTURE.stat().st_size / 1e3:.0f} kB")
     for size in map(int, flags.sizes.split(",")):
         speed(flags.peer, hu, size)
+
+
+def absorption() -> None:
+    """A plane wave in water, 0.5 MHz, over 70 mm at 0.46875 mm a pixel; float32."""
+    pixel, sensors, full = PIXEL_MM * 1e-3, (50, 200), np.ones((256, 4), np.float32)
+    for power in (1.5, 1.0):
+        for strength in (1.0, 4.0):
+            for cfl in (0.3, 0.1, 0.03):
+                medium = acoustics.Medium(1000 * full, 1500 * full, strength * full, power, "water")
+                grid = Grid.of(medium, pixel, 160e-6, cfl=cfl, pml=(20, 0))
+                burst = np.repeat(tone_burst(grid, FREQUENCY, 3), 4, 1)
+                rows = [(row, 0) for row in sensors]
+                traces = simulate(medium, grid, [(20, column) for column in range(4)], burst, rows).traces
+                near, far = np.abs(np.fft.rfft(np.asarray(traces, float), axis=0)).T
+                frequency = np.fft.rfftfreq(grid.steps, grid.dt) / 1e6
+                at = np.argmin(np.abs(frequency - FREQUENCY / 1e6))
+                wanted = strength * frequency[at] ** power * (sensors[1] - sensors[0]) * pixel * 100
+                off = 20 * np.log10(near[at] / far[at]) / wanted - 1
+                print(f"y {power}, {strength:g} dB/(MHz^y cm), cfl {cfl}: {off:+.2%} of the power law", flush=True)
 
 
 def speed(peer: str, hu: np.ndarray, size: int) -> None:
