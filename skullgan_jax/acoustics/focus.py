@@ -14,7 +14,7 @@ from skullgan_jax.errors import InputError
 FREQUENCY, CYCLES, PRESSURE = 0.5e6, 5, 1e6  # Hz, of the burst, Pa: TUSNet's
 _TEST_PRESSURE = 10.0  # Pa, of one cycle that a target sends to find the delays
 _ROW, _FIRST, _PITCH, _ELEMENTS, _OF = 25, 15, 6, 80, 512  # TUSNet's array on its grid of 512
-_WATER = 1510.0  # m/s: what is slower is no bone
+_TISSUE = 1620.0  # m/s, by most models about 100 HU: what is slower is water, brain or scalp, and no bone
 
 
 class Focus(NamedTuple):
@@ -151,8 +151,8 @@ def check_elements(medium: Medium, elements) -> None:
 
 
 def bone_of(medium: Medium) -> np.ndarray:
-    """Where sound is faster than in water, bool of the shape of the maps."""
-    return np.asarray(medium.sound_speed) > _WATER
+    """Where sound is faster than in soft tissue, bool of the shape of the maps."""
+    return np.asarray(medium.sound_speed) > _TISSUE
 
 
 def behind_bone(medium: Medium, row: int) -> np.ndarray:

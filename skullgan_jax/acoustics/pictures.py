@@ -96,10 +96,11 @@ def field(medium, p_max, *, pixel_mm: float, target: tuple[int, int] | None = No
     middle = [(np.arange(n) + 0.5) * pixel_mm for n in (columns, rows)]
     panels[2].contour(*middle, bone_of(medium), [0.5], colors="white", linewidths=0.6)
     panels[2].contour(*middle, np.where(behind, p_max, 0), [greatest / 2], colors="cyan", linewidths=1.2)
-    panels[2].plot(middle[0][focus[1]], middle[1][focus[0]], "+", color="cyan", label="focus; line: -6 dB")
+    panels[2].plot(middle[0][focus[1]], middle[1][focus[0]], "+", color="cyan", label="focus; cyan line: -6 dB")
     if target is not None:
         panels[2].plot(middle[0][target[1]], middle[1][target[0]], "x", color="lime", label="target")
-    panels[2].legend(fontsize=8, loc="lower right")
+    panels[2].plot([], [], color="white", label="outline of the bone")
+    panels[2].legend(fontsize=8, loc="lower right", facecolor="0.35", labelcolor="white")
     panels[0].set_ylabel("mm")
     figure.suptitle(f"{medium.model}; peak behind the bone {greatest / 1e3:.0f} kPa", fontsize=10)
     return figure
