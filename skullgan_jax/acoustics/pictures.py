@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from skullgan_jax.acoustics.focus import behind_bone, bone_of, peak
-from skullgan_jax.acoustics.maps import BONE_HU, MODELS, check_hu, checked_max
+from skullgan_jax.acoustics.maps import MODELS, check_hu, checked_max
 from skullgan_jax.errors import InputError
+from skullgan_jax.slices.pictures import cropped
 from skullgan_jax.slices.size import PIXEL_MM
 
 _SPEEDS, _DENSITIES = (1450, 3800), (950, 2700)
@@ -36,8 +37,7 @@ def compare(hu, *, hu_max: float, pixel_mm: float = PIXEL_MM):
         raise InputError(f"compare takes one slice, (H, W), not {hu.shape}")
     hu_max = checked_max(hu_max, "compare")
     check_hu(hu)
-    rows = np.flatnonzero((hu > BONE_HU).any(1))
-    shown = hu[max(rows[0] - 4, 0) : rows[-1] + 5] if len(rows) else hu
+    shown = cropped(hu[None])[0][0]
     extent = (0, shown.shape[1] * pixel_mm, shown.shape[0] * pixel_mm, 0)
     figure = Figure(figsize=(2.1 * len(MODELS), 5.4), layout="constrained")
     parts: Any = figure.subfigures(2, height_ratios=(2, 2.4))
@@ -56,8 +56,9 @@ def compare(hu, *, hu_max: float, pixel_mm: float = PIXEL_MM):
         over = law.maps(ramp.astype(np.float32), hu_max)
         for axes, values in zip(lines, (over[1], over[0]), strict=True):
             axes.plot(ramp, np.asarray(values), label=name, lw=1.4)
-    for row, image, label in zip(maps, drawn, ("speed of sound, m/s", "density, kg/m³"), strict=True):
-        above.colorbar(image, ax=row, label=label, fraction=0.02, pad=0.01)
+    for row, image, what, unit in zip(maps, drawn, ("speed", "density"), ("m/s", "kg/m³"), strict=True):
+        above.colorbar(image, ax=row, label=unit, fraction=0.02, pad=0.01)
+        row[0].set_ylabel(f"{what}\nmm", fontsize=8)
     for axes, label in zip(lines, ("speed of sound, m/s", "density, kg/m³"), strict=True):
         axes.set_xlabel("HU")
         axes.set_ylabel(label)

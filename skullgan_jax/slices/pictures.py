@@ -61,7 +61,7 @@ def _units(calibration) -> str:
     return "grey level" if (calibration.hu_min, calibration.hu_max) == (0, 255) else "HU"
 
 
-def _cropped(hu):
+def cropped(hu):
     """The rows of the largest piece of bone of each slice with a margin, and how many slices have bone elsewhere."""
     from scipy import ndimage
 
@@ -84,7 +84,7 @@ def grid(path, hu, calibration, *, title: str, columns: int = 4, pixel_mm: float
     from matplotlib.figure import Figure
 
     hu, is_ct = np.asarray(hu, np.float32), _units(calibration) == "HU"
-    shown, strays = _cropped(hu) if is_ct else (hu, 0)
+    shown, strays = cropped(hu) if is_ct else (hu, 0)
     if strays:
         title += f"\n{strays} of {len(hu)} exceed {_BONE_HU} HU in rows that are not shown"
     page = sheet(shown, columns)
