@@ -4,7 +4,8 @@ import pathlib
 
 from skullgan_jax.data import prepared
 from skullgan_jax.errors import InputError
-from skullgan_jax.sampling.store import Store, is_remote
+from skullgan_jax.sampling.rows import is_remote
+from skullgan_jax.sampling.store import Store
 
 
 def is_store(path) -> bool:

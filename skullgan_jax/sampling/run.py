@@ -21,8 +21,9 @@ from skullgan_jax.model import draw
 from skullgan_jax.model.trained import Model
 from skullgan_jax.sampling import formats
 from skullgan_jax.sampling.job import Job, check_same, describe
+from skullgan_jax.sampling.rows import Damaged, is_remote
 from skullgan_jax.sampling.shards import Drawing, Selecting
-from skullgan_jax.sampling.store import Damaged, Store, attributes, is_remote
+from skullgan_jax.sampling.store import Store
 
 _TURNS = 3  # what was there, and at the end is not, is drawn again
 
@@ -86,7 +87,7 @@ def _draw(trained: Model, about: dict, store: Store, job: Job, work) -> None:
 def _there(job: Job) -> dict | None:
     """What the output that is there says it is; None where nothing is."""
     if job.form == "zarr":
-        return attributes(job.output)
+        return Store.attributes(job.output)
     return formats.about(job.output)
 
 

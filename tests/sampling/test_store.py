@@ -10,8 +10,8 @@ import pytest
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.model.draw import Samples
-from skullgan_jax.sampling import store as store_module
-from skullgan_jax.sampling.store import FORMAT, Store, attributes
+from skullgan_jax.sampling import rows
+from skullgan_jax.sampling.store import FORMAT, Store
 from skullgan_jax.slices import radiology
 from tests import bucket
 
@@ -101,28 +101,28 @@ def test_complete_is_what_was_read(whole):
     other = Store(whole.path)
     other.grow(50)
     assert whole.complete() == [2, 3]
-    assert (attributes(whole.path)["num"], attributes(whole.path)["complete"]) == (50, False)
+    assert (Store.attributes(whole.path)["num"], Store.attributes(whole.path)["complete"]) == (50, False)
     fill(other, (2, 3))
     overwrite(pathlib.Path(whole.path, "hu/c/1/0/0"))
     assert whole.complete() == [1]
     fill(whole, [1])
     assert whole.complete(kept=7) == []
-    about = attributes(whole.path)
+    about = Store.attributes(whole.path)
     assert (about["num"], about["complete"], about["kept"]) == (50, True, 7)
 
 
 def test_room_that_is_made_while_a_store_is_completed(whole, monkeypatch):
     """The attributes are no longer those that were read, so they are read again."""
-    write, other = store_module._write, Store(whole.path)
+    write, other = rows._write, Store(whole.path)
 
     def late(*args):
-        monkeypatch.setattr(store_module, "_write", write)
+        monkeypatch.setattr(rows, "_write", write)
         other.grow(50)
         return write(*args)
 
-    monkeypatch.setattr(store_module, "_write", late)
+    monkeypatch.setattr(rows, "_write", late)
     assert whole.complete() == [2, 3]
-    assert (attributes(whole.path)["num"], attributes(whole.path)["complete"]) == (50, False)
+    assert (Store.attributes(whole.path)["num"], Store.attributes(whole.path)["complete"]) == (50, False)
 
 
 def test_a_last_shard_that_another_job_has_filled_stays(whole):
@@ -147,7 +147,7 @@ def test_many_that_begin_at_once(tmp_path):
 
         def start(rows, path=path, begin=begin):
             begin.wait()
-            attributes(path)
+            Store.attributes(path)
             store = Store.create(path, ABOUT, rows=rows, shard=16)
             store.grow(rows)
             store.write(0, some(*store.rows(0)))
@@ -163,7 +163,7 @@ def test_many_that_begin_at_once(tmp_path):
 
 def test_a_sister_that_is_faster(whole, monkeypatch):
     """zarr.json is read as missing, and then all that she made is seen."""
-    real = store_module._files
+    real = rows._files
 
     class Late:
         """As the files were when zarr.json was not there yet, the first time that it is read."""
@@ -180,7 +180,7 @@ def test_a_sister_that_is_faster(whole, monkeypatch):
             Late.reads += 1
             return self._files.read("nothing" if Late.reads == 1 else name)
 
-    monkeypatch.setattr(store_module, "_files", Late)
+    monkeypatch.setattr(rows, "_files", Late)
     whole.complete()
     Late.reads = 0
     again = Store.create(whole.path, ABOUT | {"seed": 7}, rows=10, shard=8)
@@ -248,22 +248,22 @@ def test_something_else(tmp_path):
     (tmp_path / "thesis" / "a.tex").write_text("x")
     (tmp_path / "other.zarr").mkdir()
     (tmp_path / "other.zarr" / "zarr.json").write_text(json.dumps({"zarr_format": 3, "attributes": {}}))
-    assert "is there, and no store of samples" in refusal(attributes, tmp_path / "thesis")
-    assert "is no store of samples, or damaged" in refusal(attributes, tmp_path / "other.zarr")
-    assert "cannot be opened" in refusal(attributes, tmp_path / "file.zarr")
+    assert "is there, and no store of samples" in refusal(Store.attributes, tmp_path / "thesis")
+    assert "is no store of samples, or damaged" in refusal(Store.attributes, tmp_path / "other.zarr")
+    assert "cannot be opened" in refusal(Store.attributes, tmp_path / "file.zarr")
     assert "no store of samples is here" in refusal(Store, tmp_path / "nothing")
-    assert attributes(tmp_path / "nothing") is None
+    assert Store.attributes(tmp_path / "nothing") is None
 
 
 def test_shards_that_nothing_says_whose_they_are(whole):
     """They are never taken for those of another seed; a store that was only just begun is begun again."""
     pathlib.Path(whole.path, "zarr.json").unlink()
-    assert "is there, and no store of samples" in refusal(attributes, whole.path)
+    assert "is there, and no store of samples" in refusal(Store.attributes, whole.path)
     begun = Store.create(f"{whole.path}.2", ABOUT, rows=40, shard=16)
     pathlib.Path(begun.path, "sdr", "zarr.json").unlink()  # killed before it had made all arrays
     assert Store.create(begun.path, ABOUT, rows=40, shard=16).uncommitted(0, 3) == [0, 1, 2]
     pathlib.Path(begun.path, "zarr.json").unlink()
-    assert attributes(begun.path) is None
+    assert Store.attributes(begun.path) is None
     assert Store.create(begun.path, ABOUT, rows=40, shard=16).uncommitted(0, 3) == [0, 1, 2]
 
 
