@@ -70,6 +70,7 @@ def _run(flags) -> None:
     from skullgan_jax.model import draw, select  # not for --help
     from skullgan_jax.model.load import load
     from skullgan_jax.sampling import job, run
+    from skullgan_jax.sampling.source import SampleSource
 
     process, processes = _processes(flags)
     for name, value, least in (
@@ -108,7 +109,7 @@ def _run(flags) -> None:
         process=process,
         processes=processes,
     )
-    run.run(load(flags.model), wanted)
+    run.run(SampleSource(load(flags.model), samples), wanted)
 
 
 def _processes(flags) -> tuple[int, int]:

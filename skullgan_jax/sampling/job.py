@@ -44,7 +44,7 @@ class Job:
     """What is asked for.
 
     Attributes:
-      samples: which ones.
+      samples: which ones; None where the rows are no samples, and there is no selection.
       num: how many.
       output: where to.
       form: of names.FORMATS.
@@ -54,7 +54,7 @@ class Job:
       processes: how many share the job.
     """
 
-    samples: Identity
+    samples: Identity | None
     num: int
     output: str
     form: str
@@ -65,7 +65,8 @@ class Job:
 
     @property
     def selects(self) -> bool:
-        return self.samples.where is not None or self.samples.unique is not None
+        asked = self.samples
+        return asked is not None and (asked.where is not None or asked.unique is not None)
 
     @property
     def draws(self) -> str:
@@ -93,9 +94,8 @@ def describe(trained: Model, **samples) -> dict:
     }
 
 
-def check_same(job: Job, there: dict, about: dict, path: str) -> None:
+def check_same(asked: Identity, there: dict, about: dict, path: str) -> None:
     """Refuses an output of other samples, naming both."""
-    asked = job.samples
     # Samples that do not share statistics do not depend on the batch; those that are there may have been drawn in
     # batches of another size, by another backend or an earlier version, and then go on so.
     left_open = {"batch": asked.batch_norm != "batch", "dtype": asked.dtype == "auto"}

@@ -70,7 +70,7 @@ class Rows:
       shard: rows per file.
       FORMAT: what the attributes have as `format`.
       NAMES: of the arrays, in the order in which their values are checked.
-      OF: what the rows are, for messages.
+      OF, DONE, UNIT: what the rows are, what is done to make them and what they are counted in, for messages.
 
     Raises:
       InputError: it cannot be read, or something else is there.
@@ -79,6 +79,8 @@ class Rows:
     FORMAT: ClassVar[int | str]
     NAMES: ClassVar[tuple[str, ...]]
     OF: ClassVar[str]
+    DONE: ClassVar[str]
+    UNIT: ClassVar[str]
 
     @classmethod
     def columns(cls, about: dict) -> dict[str, Column]:

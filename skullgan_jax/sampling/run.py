@@ -1,55 +1,80 @@
-"""A sampling job, done: shards over processes, going on where it was, selecting, and the output put together.
+"""A job of many rows, done: shards over processes, going on where it was, selecting, and the output put together.
 
-Samples are drawn into a store, in the order of their indices. Without a selection a store that was asked for is that
-one; any other output is put together from the store `<output>.draws` once it holds enough. Process p of P draws the
-shards p, p + P, p + 2 P, ...; none waits for another to draw, and the one that finds all shards there, whole, completes
-the output.
+Rows, as samples, are drawn into a store, in the order of their indices. Without a selection a store that was asked for
+is that one; any other output is put together from the store `<output>.draws` once it holds enough. Process p of P draws
+the shards p, p + P, p + 2 P, ...; none waits for another to draw, and the one that finds all shards there, whole,
+completes the output.
 """
 
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
+from typing import Any, Protocol
 
 import numpy as np
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine.lock import in_turn
-from skullgan_jax.model import draw
-from skullgan_jax.model.trained import Model
-from skullgan_jax.sampling import formats
-from skullgan_jax.sampling.job import Job, check_same, describe
-from skullgan_jax.sampling.rows import Damaged, is_remote
+from skullgan_jax.sampling.job import Job
+from skullgan_jax.sampling.rows import Damaged, Rows, is_remote
 from skullgan_jax.sampling.shards import Drawing, Selecting
-from skullgan_jax.sampling.store import Store
 
 _TURNS = 3  # what was there, and at the end is not, is drawn again
 
 
-def run(trained: Model, job: Job) -> None:
+class Source(Protocol):
+    """What rows are made by, and what becomes of them.
+
+    Attributes:
+      about: what they are, for the attributes of a store and whatever else is written.
+      draws: the same of what is drawn, before any selection.
+      left_open: names in them of which those of a store that is there hold.
+      store: the kind of store that has them.
+      formats: what writes them, where that is no store: a module as sampling/formats.py.
+    """
+
+    about: dict
+    draws: dict
+    left_open: tuple[str, ...]
+    store: type[Rows]
+    formats: Any
+
+    def check_same(self, there: dict, about: dict, path: str) -> None:
+        """InputError where what is there says that it is of other rows."""
+
+    def drawn(self, store: Rows, ranges: Iterator[tuple[int, int]], progress: Callable[[int], object]) -> Iterator:
+        """The rows of each range [first, last), one after the other; read as far ahead as it likes.
+
+        progress is called with the number of rows so far.
+        """
+
+    def kept(self, drawn):
+        """What a store gets of rows that were drawn."""
+
+
+def run(source: Source, job: Job) -> None:
     """Does what this process has to do of the job, and completes the output if nothing is missing then.
 
     Raises:
       InputError: one line on what the user can change.
     """
-    about = describe(trained, **vars(job.samples))
-    there = _there(job)
+    there, of = _there(source, job), source.store.OF
     if there is not None:
-        check_same(job, there, about, job.output)
-        if there["complete"] and there["num"] >= job.num and _undamaged(job, there):
-            say(f"{job.output}: has {there['num']} samples already")
+        source.check_same(there, source.about, job.output)
+        if there["complete"] and there["num"] >= job.num and _undamaged(source, job, there):
+            say(f"{job.output}: has {there['num']} {of} already")
             return
         if job.form == "zarr" and there["num"] > job.num:
-            say(f"{job.output}: is one of {there['num']} samples; they are completed")
+            say(f"{job.output}: is one of {there['num']} {of}; they are completed")
             job = dataclasses.replace(job, num=there["num"])
-    store = _open_draws(job, about)
-    about |= {name: store.about[name] for name in ("batch", "dtype", "backend")}
+    store = _open_draws(source, job)
     for _ in range(_TURNS):
         work = (Selecting if job.selects else Drawing)(job, store)
         if not work.enough():
-            _draw(trained, about, store, job, work)
+            _draw(source, store, work)
         if missing := work.missing():
             say(
                 f"process {job.process} of {job.processes} has done its part; {missing} shards of others are not there "
@@ -57,99 +82,87 @@ def run(trained: Model, job: Job) -> None:
             )
             return
         try:
-            if _complete(job, there, store, about, work):
+            if _complete(source, job, there, store, work):
                 return
         except Damaged as error:
             say(f"{error}: it is drawn again")
     raise InputError(
-        f"{job.output}: samples were written and cannot be read back; see that the disk is sound, and give the same "
+        f"{job.output}: {of} were written and cannot be read back; see that the disk is sound, and give the same "
         "command again"
     )
 
 
-def _draw(trained: Model, about: dict, store: Store, job: Job, work) -> None:
+def _draw(source: Source, store: Rows, work) -> None:
     """Draws what the work has to do."""
     todo = work.todo()
     first = next(todo, None)
     if first is None:
         return
-    if about["batch_norm"] == "standing" and trained.standing is None:
-        trained.compute_standing(verbose=True)
-    drawn_as = {name: about[name] for name in ("seed", "batch_norm", "dtype")}
-    sampler = trained.sampler(**drawn_as, at_a_time=about["batch"])
-    with contextlib.closing(_drawn(sampler, store, job, work, itertools.chain([first], todo))) as shards:
+    with contextlib.closing(_drawn(source, store, work, itertools.chain([first], todo))) as shards:
         for shard, drawn in shards:
             work.add(shard, drawn)
             if work.enough():
                 break
 
 
-def _there(job: Job) -> dict | None:
+def _there(source: Source, job: Job) -> dict | None:
     """What the output that is there says it is; None where nothing is."""
     if job.form == "zarr":
-        return Store.attributes(job.output)
-    return formats.about(job.output)
+        return source.store.attributes(job.output)
+    return source.formats.about(job.output)
 
 
-def _undamaged(job: Job, there: dict) -> bool:
+def _undamaged(source: Source, job: Job, there: dict) -> bool:
     """Whether a complete output is still as it was written."""
     if job.form != "zarr":
-        return formats.undamaged(job.output, there)
+        return source.formats.undamaged(job.output, there)
     try:
-        store = Store(job.output)
+        store = source.store(job.output)
     except InputError:
         return False
     return all(store.finished(shard) for shard in range(store.shards(store.about["num"])))
 
 
-def _open_draws(job: Job, about: dict) -> Store:
+def _open_draws(source: Source, job: Job) -> Rows:
     """The store that is drawn into, with room for all."""
-    about = {**about, "unique": None}
+    about = source.draws
     if job.draws != job.output:
-        about["purpose"] = f"draws for {job.output.rsplit('/', 1)[-1]}"
+        about = {**about, "purpose": f"draws for {job.output.rsplit('/', 1)[-1]}"}
     rows = job.max_draws if job.selects else job.num
-    store = Store.create(job.draws, about, rows=rows, shard=job.shard)
-    check_same(job, store.about, about, job.draws)
+    store = source.store.create(job.draws, about, rows=rows, shard=job.shard)
+    source.check_same(store.about, source.draws, job.draws)
     store.grow(rows)
     return store
 
 
-def _drawn(
-    sampler: draw.Sampler, store: Store, job: Job, work, todo: Iterator[int]
-) -> Iterator[tuple[int, draw.Samples]]:
+def _drawn(source: Source, store: Rows, work, todo: Iterator[int]) -> Iterator[tuple[int, Any]]:
     """Draws these shards; a shard is written while the next one is drawn."""
     todo, ahead = itertools.tee(todo)
-    start, where = job.samples.start, job.samples.where
-    ranges = ((start + first, start + last) for first, last in map(store.rows, ahead))
     writing = None
     with futures.ThreadPoolExecutor(1) as writer:
         try:
-            for drawn in sampler.ranges(ranges, work.progress):
+            for drawn in source.drawn(store, map(store.rows, ahead), work.progress):
                 shard = next(todo)
                 if writing is not None:
                     writing.result()
-                kept = drawn
-                if where is not None:  # what does not fit is kept as zeros, which take no room
-                    fits = where.fits(drawn.measures)[:, None, None]
-                    kept = dataclasses.replace(drawn, hu=np.where(fits, drawn.hu, np.int16(0)))
-                writing = writer.submit(store.write, shard, kept)
+                writing = writer.submit(store.write, shard, source.kept(drawn))
                 yield shard, drawn
         finally:
             if writing is not None:
                 writing.result()
 
 
-def _complete(job: Job, there: dict | None, store: Store, about: dict, work) -> bool:
+def _complete(source: Source, job: Job, there: dict | None, store: Rows, work) -> bool:
     """Puts the output together from the draws, all of which were there; False if some of a store are not any more."""
     positions, counts = work.chosen()
     if job.draws == job.output:
-        return _put_together(job, store, about, positions, counts)
+        return _put_together(source, job, store, positions, counts)
     with _turn(job.output):
-        now = _there(job)
+        now = _there(source, job)
         if now is not None and now != there and now["complete"] and now["num"] >= job.num:
-            say(f"{job.output}: has {now['num']} samples already")
+            say(f"{job.output}: has {now['num']} {store.OF} already")
             return True
-        return _put_together(job, store, about, positions, counts)
+        return _put_together(source, job, store, positions, counts)
 
 
 @contextlib.contextmanager
@@ -165,39 +178,39 @@ def _turn(output: str) -> Iterator[None]:
         raise InputError(f"--output={output}: cannot be written ({error.strerror or error})") from None
 
 
-def _put_together(job: Job, store: Store, about: dict, positions: np.ndarray, counts: dict) -> bool:
-    known = {"num": job.num, **counts}
+def _put_together(source: Source, job: Job, store: Rows, positions: np.ndarray, counts: dict) -> bool:
+    about = source.about | {name: store.about[name] for name in source.left_open}
     if job.form == "zarr":
-        made = store if job.draws == job.output else _write_store(job, store, about, positions)
+        made = store if job.draws == job.output else _write_store(source, job, store, about, positions)
         if missing := made.complete(**counts):
             if made.about["num"] == job.num:
                 return False
             say(
-                f"{job.output}: another job has made room for {made.about['num']} samples; {len(missing)} shards are "
-                "not there yet: if it does not run any more, give its command again"
+                f"{job.output}: another job has made room for {made.about['num']} {store.OF}; {len(missing)} shards "
+                "are not there yet: if it does not run any more, give its command again"
             )
             return True
     else:
         blocks = (store.take(part) for part in _parts(positions, store.shard))
         try:
-            formats.write(job.form, job.output, blocks, {**about, **known})
+            source.formats.write(job.form, job.output, blocks, {**about, "num": job.num, **counts})
         except OSError as error:
             raise InputError(
                 f"--output={job.output}: cannot be written ({error.strerror or error}); free some space and give the "
                 f"same command again: the draws are kept in {job.draws}"
             ) from None
-    say(f"wrote {job.num} samples to {job.output}")
+    say(f"wrote {job.num} {store.OF} to {job.output}")
     if job.draws != job.output:
-        say(f"{job.draws} keeps the draws for a greater --num; remove it when no more are wanted")
+        say(f"{job.draws} keeps the draws for more of them; remove it when no more are wanted")
     return True
 
 
-def _write_store(job: Job, draws: Store, about: dict, positions: np.ndarray) -> Store:
+def _write_store(source: Source, job: Job, draws: Rows, about: dict, positions: np.ndarray) -> Rows:
     """The chosen ones as a store of their own; shards that are there already stay."""
-    output = Store.create(job.output, about, rows=job.num, shard=job.shard)
-    check_same(job, output.about, about, job.output)
+    output = source.store.create(job.output, about, rows=job.num, shard=job.shard)
+    source.check_same(output.about, about, job.output)
     output.grow(job.num)
-    progress = Progress(f"copied to {job.output}", job.num, "slices")
+    progress = Progress(f"copied to {job.output}", job.num, draws.UNIT)
     for shard, part in enumerate(_parts(positions, output.shard)):
         if not output.finished(shard):
             output.write(shard, draws.take(part))

@@ -9,20 +9,21 @@ from skullgan_jax.errors import InputError
 from skullgan_jax.model import draw
 from skullgan_jax.model.select import Selection, in_words
 from skullgan_jax.sampling.job import Job
+from skullgan_jax.sampling.rows import Rows
 from skullgan_jax.sampling.store import Store
 
 
 class Drawing:
     """Without a selection: which shards are this process's is known, and all of them are wanted."""
 
-    def __init__(self, job: Job, store: Store):
+    def __init__(self, job: Job, store: Rows):
         self._job, self._store = job, store
         own = range(job.process, store.shards(job.num), job.processes)
         self._own = [shard for shard in own if not store.finished(shard)]
         if len(self._own) < len(own):
             say(f"{job.draws}: {len(own) - len(self._own)} of {len(own)} shards are there already")
         left = sum(last - first for first, last in map(store.rows, self._own))
-        self._progress = Progress("sampled", left, "slices") if job.process == 0 and left else None
+        self._progress = Progress(store.DONE, left, store.UNIT) if job.process == 0 and left else None
 
     def todo(self) -> Iterator[int]:
         """Those of this process; then, if all of the others were written, the damaged ones among them."""
@@ -37,7 +38,7 @@ class Drawing:
         if self._progress and done <= self._progress.total:
             self._progress(done)
 
-    def add(self, shard: int, drawn: draw.Samples) -> None:
+    def add(self, shard: int, drawn) -> None:
         pass
 
     def enough(self) -> bool:

@@ -18,7 +18,8 @@ _CHUNK = 16  # samples that are compressed together
 class Store(Rows):
     """A store of samples that is there; see rows.Rows."""
 
-    FORMAT, NAMES, OF = FORMAT, ("hu", "index", *radiology.NAMES), "samples"
+    FORMAT, NAMES = FORMAT, ("hu", "index", *radiology.NAMES)
+    OF, DONE, UNIT = "samples", "sampled", "slices"
 
     @classmethod
     def columns(cls, about: dict) -> dict[str, Column]:

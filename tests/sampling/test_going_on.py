@@ -205,7 +205,7 @@ def test_a_smaller_job_beside_a_larger_one(command, hu, tmp_path, monkeypatch):
 def test_another_seed_at_the_same_time_is_refused(command, tmp_path, monkeypatch):
     """Nothing was there when both looked."""
     command(num=20, output=tmp_path / "s.zarr", seed=4)
-    monkeypatch.setattr(run, "_there", lambda job: None)
+    monkeypatch.setattr(run, "_there", lambda source, job: None)
     status, lines = command(num=20, output=tmp_path / "s.zarr")
     assert (status, lines[0].partition(": holds")[2]) == (
         *(2, " other samples: seed was 4 now 3; give another --output or remove it"),
