@@ -22,7 +22,7 @@ import os
 
 from skullgan_jax.command.flags import GOES_ON, Parser, refusing, typed
 from skullgan_jax.errors import InputError
-from skullgan_jax.sampling import names
+from skullgan_jax.sampling import names, share
 
 
 def _flags() -> Parser:
@@ -54,8 +54,7 @@ def _flags() -> Parser:
     )
     parser.add_argument("--max_draws", type=int, help="where a selection gives up (default 100 --num, at least 10,000)")
     parser.add_argument("--shard", type=int, default=512, help="samples per file of a .zarr (default %(default)s)")
-    parser.add_argument("--process", type=int, help="which one this is, from 0")
-    parser.add_argument("--processes", type=int, help="how many share the job")
+    share.add_flags(parser)
     return parser
 
 
@@ -72,7 +71,7 @@ def _run(flags) -> None:
     from skullgan_jax.sampling import job, run
     from skullgan_jax.sampling.source import SampleSource
 
-    process, processes = _processes(flags)
+    process, processes = share.of(flags)
     for name, value, least in (
         *(("num", flags.num, 1), ("start", flags.start, 0), ("seed", flags.seed, 0), ("shard", flags.shard, 1)),
         *(("batch", flags.batch, 1), ("unique", flags.unique, 1), ("max_draws", flags.max_draws, 1)),
@@ -110,28 +109,6 @@ def _run(flags) -> None:
         processes=processes,
     )
     run.run(SampleSource(load(flags.model), samples), wanted)
-
-
-def _processes(flags) -> tuple[int, int]:
-    """Which process this is, and of how many."""
-    if (flags.process is None) != (flags.processes is None):
-        raise InputError("--process and --processes belong together; give both")
-    if flags.process is not None:
-        process, processes = flags.process, flags.processes
-    else:
-        # A script that Slurm runs without srun has SLURM_NTASKS, too, but is alone.
-        names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-        if names[0] not in os.environ:
-            names = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
-        try:
-            processes = int(os.environ.get(names[0], 1))
-            process = int(os.environ.get(names[1], 0)) if processes > 1 else 0
-        except ValueError:
-            told = " ".join(f"{name}={os.environ.get(name)}" for name in names)
-            raise InputError(f"{told} in the environment: give numbers, or --process and --processes") from None
-    if not 0 <= process < processes:
-        raise InputError(f"--process={process} --processes={processes}: give 0 to {processes - 1} of 1 or more")
-    return process, processes
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 The input is a sample store, a .npy that `sample` wrote (what lies beside it is read, too), or a folder of `prepare`.
 The output is a .h5, .mat (MATLAB 7.3), .npz or .zarr with density (kg/m3), sound_speed (m/s), alpha_coeff
 (dB/(MHz^y cm)) and alpha_power. Models differ by half at 1000 HU; --compare=models.png draws them of the first slice,
-and writes nothing else.
+and writes nothing else. `simulate` goes on to sound: python -m skullgan_jax.acoustics simulate --help
 """
 
 from skullgan_jax.machine import signals
@@ -15,49 +15,177 @@ from skullgan_jax.machine import signals
 if __name__ == "__main__":
     signals.hold()  # what follows takes a while
 
-from skullgan_jax.command.flags import Parser, refusing, typed
+import os
+import sys
+
+from skullgan_jax.command.flags import GOES_ON, Parser, refusing, typed
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
+from skullgan_jax.sampling import share
 from skullgan_jax.version import __version__
 
+_SIMULATE = """Simulate the focus of TUSNet's array through slices: what a skull leaves of it; TUSNet's training set.
+
+  python -m skullgan_jax.acoustics simulate --input=skulls.zarr --medium=tusnet --output=fields.zarr
+  python -m skullgan_jax.acoustics simulate --input=skulls.zarr --medium=tusnet --targets=tusnet --output=tusnet
+
+Of each slice and target the greatest pressure everywhere, the delays of the 80 elements, the focus, its peak and how
+far it is from that in water. Delays by time reversal through each slice, or with --delays=water those of water, which
+show what an uncorrected skull does. An output that ends in .zarr is a store; any other name a folder as TUSNet's
+training reads it (inputs, inputs_traced, pfields), put together from the store OUTPUT.draws. The numbers are in a .csv,
+too.
+
+The same command again goes on where it was. Several processes share a job by --processes=P and --process=0 to P-1, by
+default those that launch/ or Slurm started. A pair on the grid of 512 takes minutes on a CPU: try --size=128 first.
+"""
 _BLOCK = 16  # slices at a time: 48 MiB of maps at 512 x 512
 _LARGEST = 4096
+_MODELS = "tusnet kwave kplan aubry marsac marsac_prestus bric webb"
 
 
 def _flags() -> Parser:
     parser = Parser(__doc__, prog="python -m skullgan_jax.acoustics")
-    parser.add_argument("--input", required=True, metavar="PATH", help="slices in HU")
-    parser.add_argument("--medium", metavar="MODEL", help="tusnet kwave kplan aubry marsac marsac_prestus bric webb")
-    parser.add_argument("--attenuation", metavar="MODEL", help="take attenuation from another model")
+    _add_slices(parser)
+    parser.add_argument("--medium", metavar="MODEL", help=_MODELS)
     parser.add_argument("--output", metavar="PATH", help=".h5 .mat .npz .zarr")
     parser.add_argument("--size", type=int, help="pixels of the grid along each edge (default: those of the slices)")
-    parser.add_argument("--hu_max", type=float, metavar="HU", help="densest bone (default: the calibration's)")
-    parser.add_argument("--split", choices=["train", "held_out"], default="train", help="of a folder of prepare")
-    parser.add_argument("--pixel_mm", type=float, help="of a .npy beside which nothing says it")
     parser.add_argument("--compare", metavar="PNG", help="draw all models of the first slice")
     return parser
 
 
+def _simulate_flags() -> Parser:
+    parser = Parser(_SIMULATE, prog="python -m skullgan_jax.acoustics simulate")
+    _add_slices(parser)
+    parser.add_argument("--medium", required=True, metavar="MODEL", help=_MODELS)
+    parser.add_argument("--output", required=True, metavar="PATH", help=".zarr, or a folder as TUSNet's")
+    parser.add_argument(
+        "--size", type=int, default=512, help="pixels of the grid along each edge (default %(default)s)"
+    )
+    parser.add_argument(
+        "--targets", choices=["middle", "tusnet"], default="middle", help="one, or TUSNet's 56 (default %(default)s)"
+    )
+    parser.add_argument(
+        "--delays", choices=["reversed", "water"], default="reversed", help="of the elements (default %(default)s)"
+    )
+    parser.add_argument("--num", type=int, help="how many slices (default: all)")
+    parser.add_argument("--shard", type=int, default=16, help="fields per file of a .zarr (default %(default)s)")
+    share.add_flags(parser)
+    return parser
+
+
+def _add_slices(parser: Parser) -> None:
+    parser.add_argument("--input", required=True, metavar="PATH", help="slices in HU")
+    parser.add_argument("--attenuation", metavar="MODEL", help="take attenuation from another model")
+    parser.add_argument("--hu_max", type=float, metavar="HU", help="densest bone (default: the calibration's)")
+    parser.add_argument("--split", choices=["train", "held_out"], default="train", help="of a folder of prepare")
+    parser.add_argument("--pixel_mm", type=float, help="of a .npy beside which nothing says it")
+
+
 def run(argv: list[str] | None = None) -> None:
     """The command; argv, without the program's name, defaults to that of the process."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["simulate"]:
+        flags = _simulate_flags().parse_args(argv[1:])
+        with refusing(GOES_ON):
+            _simulate(flags)
+        return
     flags = _flags().parse_args(argv)
     with refusing("interrupted; nothing was written"):
         _run(flags)
 
 
 def _run(flags) -> None:
-    if flags.pixel_mm is not None and not 0 < flags.pixel_mm < 100:
-        raise InputError(f"--pixel_mm={flags.pixel_mm}: give the edge of a pixel in mm")
     if not flags.compare and not (flags.medium and flags.output):
         raise InputError("give --medium and --output, or --compare; see --help")
+
+    slices, hu_max = _open(flags)
+    if flags.compare:
+        return _compare(flags.compare, slices, hu_max)
+    _map(flags, slices, hu_max)
+
+
+def _open(flags):
+    """The slices, and the HU of the densest bone, None where nobody says it."""
+    if flags.pixel_mm is not None and not 0 < flags.pixel_mm < 100:
+        raise InputError(f"--pixel_mm={flags.pixel_mm}: give the edge of a pixel in mm")
 
     from skullgan_jax.acoustics import inputs  # not for --help
 
     slices = inputs.open_slices_of(flags.input, split=flags.split, pixel_mm=flags.pixel_mm)
-    hu_max = flags.hu_max if flags.hu_max is not None else slices.hu_max
-    if flags.compare:
-        return _compare(flags.compare, slices, hu_max)
-    _map(flags, slices, hu_max)
+    return slices, flags.hu_max if flags.hu_max is not None else slices.hu_max
+
+
+def _simulate(flags) -> None:
+    process, processes = share.of(flags)
+    output = flags.output.rstrip("/")
+    form = "zarr" if output.endswith(".zarr") else "tusnet"
+    for name, least, most in (("size", 64, _LARGEST), ("num", 1, None), ("shard", 1, None)):
+        value = getattr(flags, name)
+        if value is not None and (value < least or (most and value > most)):
+            raise InputError(f"--{name}={value}: give {least} " + (f"to {most}" if most else "or more"))
+    if form == "tusnet" and "://" in output:
+        raise InputError(f"--output={output}: a bucket takes a .zarr; write a folder of TUSNet's to a disk")
+    if form == "tusnet" and flags.size != 512:
+        raise InputError(f"--size={flags.size}: TUSNet's grid is of 512; give that, or an --output that ends in .zarr")
+    if not os.path.basename(output):
+        raise InputError(f"--output={flags.output}: give the name of a store or folder to be made")
+    slices, hu_max = _open(flags)
+    if flags.num is not None and flags.num > slices.num:
+        raise InputError(f"--num={flags.num}: {flags.input} has {slices.num} slices")
+
+    import numpy as np
+
+    from skullgan_jax.acoustics import focus, tusnet
+    from skullgan_jax.acoustics.fields import FieldSource
+    from skullgan_jax.sampling import job, run
+
+    edge = slices.read(0, 1).shape[-1]
+    if flags.size < edge:
+        raise InputError(f"--size={flags.size}: give {edge} (that of the slices) to {_LARGEST}")
+    middle = np.array([[flags.size * 5 // 8, flags.size // 2]])
+    targets = focus.targets(flags.size) if flags.targets == "tusnet" else middle
+    law = {"model": flags.medium, "hu_max": hu_max, "attenuation": flags.attenuation}
+    layout = tusnet.Layout(slices, focus.flat_array(flags.size))
+    source = FieldSource(slices, law, flags.size, targets, flags.delays, layout)
+    wanted = job.Job(
+        None,
+        num=(flags.num or slices.num) * len(targets),
+        output=output,
+        form=form,
+        shard=flags.shard,
+        process=process,
+        processes=processes,
+    )
+    say(f"{wanted.num} fields of {source.about['steps']} steps, {source.about['dt'] * 1e9:.2f} ns each, twice")
+    run.run(source, wanted)
+    _tell(output, form, source, slices)
+
+
+def _tell(output: str, form: str, source, slices) -> None:
+    """Beside a store that is complete: its numbers, and a picture of the first field."""
+    if form != "zarr" or "://" in output or not source.store(output).about["complete"]:
+        return
+    import csv
+
+    from skullgan_jax.acoustics import fields, maps, pictures
+    from skullgan_jax.machine import files
+    from skullgan_jax.sampling.names import beside
+    from skullgan_jax.slices.pictures import save
+
+    store, about = source.store(output), source.about
+    try:
+        with files.whole(beside(output, ".csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as table:
+            rows = csv.writer(table)
+            rows.writerow(fields.HEADER)
+            for shard in range(store.shards(len(store))):
+                rows.writerows(fields.lines(store.numbers(*store.rows(shard))))
+        first, hu = store.read(0, 1), slices.read(0, 1)
+        medium = maps.medium(maps.upsample(hu, about["size"])[0], **source.law)
+        target = tuple(map(int, first["target"][0]))
+        figure = pictures.field(medium, first["field"][0], pixel_mm=about["pixel_mm"], target=target)
+        save(figure, beside(output, ".png"))
+    except OSError as error:
+        raise InputError(f"--output={output}: beside it nothing can be written ({error.strerror or error})") from None
 
 
 def _compare(path: str, slices, hu_max: float | None) -> None:

@@ -14,7 +14,7 @@ from skullgan_jax.errors import InputError
 FREQUENCY, CYCLES, PRESSURE = 0.5e6, 5, 1e6  # Hz, of the burst, Pa: TUSNet's
 _TEST_PRESSURE = 10.0  # Pa, of one cycle that a target sends to find the delays
 _ROW, _FIRST, _PITCH, _ELEMENTS, _OF = 25, 15, 6, 80, 512  # TUSNet's array on its grid of 512
-_TISSUE = 1620.0  # m/s, by most models about 100 HU: what is slower is water, brain or scalp, and no bone
+TISSUE = 1620.0  # m/s, by most models about 100 HU: what is slower is water, brain or scalp, and no bone
 
 
 class Focus(NamedTuple):
@@ -69,7 +69,7 @@ def reversed_delays(medium: Medium, grid: Grid, elements, target, frequency: flo
 
     As TUSNet: (max(argmax) - argmax) dt of the pressure at the elements.
     """
-    burst = tone_burst(grid, frequency, 1, _TEST_PRESSURE)
+    burst = tone_burst(grid, frequency, 1, _TEST_PRESSURE, until=0.0)
     traces = simulate(medium, grid, jnp.atleast_2d(jnp.asarray(target)), burst, elements).traces
     arrived = jnp.argmax(traces, 0)
     return (arrived.max() - arrived) * grid.dt
@@ -117,12 +117,7 @@ def aberration(
         raise InputError(f"target {target}: lies outside of the grid of {size} x {size}")
     if bone_of(medium)[target]:
         raise InputError(f"target {target}: lies in bone; give one below it")
-    water = dataclasses.replace(
-        medium,
-        density=jnp.full_like(medium.density, 1000.0),
-        sound_speed=jnp.full_like(medium.sound_speed, 1500.0),
-        alpha_coeff=jnp.zeros_like(medium.alpha_coeff),
-    )
+    water = water_like(medium)
     grid = Grid.of(medium, pixel_mm * 1e-3, 2.0 * size * pixel_mm * 1e-3 / 1500)
     elements = flat_array(size)
     straight = np.asarray(geometric_delays(grid, elements, target))
@@ -133,6 +128,16 @@ def aberration(
     (home, *others), peaks = zip(*(peak(field.p_max, open_to) for field in fields), strict=True)
     shifts = [float(np.hypot(*np.subtract(at, home)) * pixel_mm) for at in others]
     return Focus(shifts[0], peaks[1], peaks[0], shifts[1], peaks[2], fields[1], fields[0], fields[2])
+
+
+def water_like(medium: Medium) -> Medium:
+    """Water alone on the same grid, without absorption."""
+    return dataclasses.replace(
+        medium,
+        density=jnp.full_like(medium.density, 1000.0),
+        sound_speed=jnp.full_like(medium.sound_speed, 1500.0),
+        alpha_coeff=jnp.zeros_like(medium.alpha_coeff),
+    )
 
 
 def check_elements(medium: Medium, elements) -> None:
@@ -152,7 +157,7 @@ def check_elements(medium: Medium, elements) -> None:
 
 def bone_of(medium: Medium) -> np.ndarray:
     """Where sound is faster than in soft tissue, bool of the shape of the maps."""
-    return np.asarray(medium.sound_speed) > _TISSUE
+    return np.asarray(medium.sound_speed) > TISSUE
 
 
 def behind_bone(medium: Medium, row: int) -> np.ndarray:

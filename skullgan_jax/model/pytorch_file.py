@@ -48,22 +48,21 @@ def read(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: {error}") from None
 
 
-def write(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
-    """Write a state dict, as torch.save does, which torch.load(weights_only=True) reads.
+def write(path: str | os.PathLike, arrays: dict[str, np.ndarray] | tuple[np.ndarray, ...] | np.ndarray) -> None:
+    """Write a state dict, a tuple of tensors or one tensor, as torch.save does; torch.load(weights_only=True) reads it.
 
     Args:
       path: the file; it is written as told, so give a name beside the final one.
-      arrays: key -> array of any dtype that `read` knows, little-endian.
+      arrays: of any dtype that `read` knows, little-endian.
 
     Raises:
       KeyError: another dtype.
     """
-    names = {dtype: name for name, dtype in DTYPES.items()}
-    arrays = {key: np.asarray(array, order="C") for key, array in arrays.items()}
+    pickled, tensors = _pickle(arrays)
     parts: list[tuple[str, bytes | memoryview]] = [
-        ("data.pkl", _pickle({key: (names[array.dtype], array) for key, array in arrays.items()})),
+        ("data.pkl", pickled),
         ("byteorder", b"little"),
-        *((f"data/{i}", array.reshape(-1).view(np.uint8).data) for i, array in enumerate(arrays.values())),
+        *((f"data/{i}", array.reshape(-1).view(np.uint8).data) for i, array in enumerate(tensors)),
         ("version", b"3\n"),
     ]
     with open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
@@ -76,8 +75,9 @@ def write(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
                 member.write(data)
 
 
-def _pickle(tensors: dict[str, tuple[str, np.ndarray]]) -> bytes:
-    """Protocol 2, the opcodes that torch.save writes. See pickletools for what each letter is."""
+def _pickle(value: dict | tuple | np.ndarray) -> tuple[bytes, list[np.ndarray]]:
+    """Protocol 2, the opcodes that torch.save writes, and its tensors. See pickletools for what each letter is."""
+    names, tensors = {dtype: name for name, dtype in DTYPES.items()}, []
 
     def text(value: str) -> bytes:
         return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
@@ -91,22 +91,25 @@ def _pickle(tensors: dict[str, tuple[str, np.ndarray]]) -> bytes:
     def tuple_of(*values: bytes) -> bytes:
         return b"(" + b"".join(values) + b"t"
 
+    def tensor(array) -> bytes:
+        array = np.asarray(array, order="C")
+        tensors.append(array)
+        storage, key = function(f"torch {names[array.dtype]}"), text(str(len(tensors) - 1))
+        parts = (
+            tuple_of(text("storage"), storage, key, text("cpu"), number(array.size)) + b"Q",
+            number(0),
+            tuple_of(*map(number, array.shape)),
+            tuple_of(*(number(stride // array.itemsize) for stride in array.strides)),
+            b"\x89",  # requires_grad False
+            ordered_dict,  # backward hooks
+        )
+        return function(TENSOR) + tuple_of(*parts) + b"R"
+
     ordered_dict = function(DICT) + b")R"
-    out = [b"\x80\x02", ordered_dict, b"("]
-    for i, (key, (storage, array)) in enumerate(tensors.items()):
-        strides = [stride // array.itemsize for stride in array.strides]
-        where = tuple_of(text("storage"), function(f"torch {storage}"), text(str(i)), text("cpu"), number(array.size))
-        out += [
-            text(key),
-            function(TENSOR),
-            tuple_of(
-                where + b"Q",
-                number(0),
-                tuple_of(*map(number, array.shape)),
-                tuple_of(*map(number, strides)),
-                b"\x89",  # requires_grad False
-                ordered_dict,  # backward hooks
-            ),
-            b"R",
-        ]
-    return b"".join([*out, b"u."])
+    if isinstance(value, dict):
+        body = ordered_dict + b"(" + b"".join(text(key) + tensor(array) for key, array in value.items()) + b"u"
+    elif isinstance(value, tuple):
+        body = tuple_of(*map(tensor, value))
+    else:
+        body = tensor(value)
+    return b"\x80\x02" + body + b".", tensors
