@@ -1,6 +1,7 @@
 """The solver against k-wave-python, values and speed: python benchmarks/acoustics.py --peer=PYTHON [--write]
 
-Without --peer: what is missing of the power law of absorption, over steps in time and strength.
+Without --peer: what is missing of the power law of absorption, over steps in time and strength; and what the FFTs of
+one of TUSNet's pairs, delays and field, move through memory.
 
 PYTHON is that of an environment with k-wave-python 0.6.2, which does not go together with ours; its package downloads
 binaries at import, which are not needed and not asked for here. In one run, on the same cores, one after the other:
@@ -31,6 +32,7 @@ from skullgan_jax.slices.size import PIXEL_MM
 SKULLS, SEED, FREQUENCY, CYCLES, SECONDS = 5, 11, 0.5e6, 5, 45e-6
 FIXTURE = pathlib.Path(__file__).parents[1] / "tests" / "data" / "kwave.npz"
 PAIRS, STEPS = 3222 * 56, 6951
+H100_BYTES = 3.35e12  # a second, of an H100 SXM by its data sheet
 
 
 def media(hu: np.ndarray, absorbing: bool) -> acoustics.Medium:
@@ -75,7 +77,8 @@ def main() -> None:
     flags.add_argument("--sizes", default="128,512")
     flags = flags.parse_args()
     if not flags.peer:
-        return absorption()
+        absorption()
+        return traffic()
     hu = phantom.segments(SKULLS, seed=SEED)
     kept = {"hu": hu}
     elements, delays = array(128)
@@ -119,6 +122,36 @@ def absorption() -> None:
                 print(f"y {power}, {strength:g} dB/(MHz^y cm), cfl {cfl}: {off:+.2%} of the power law", flush=True)
 
 
+def traffic() -> None:
+    """Bytes that the FFTs of a pair read and write, a pass over rows and one over columns each, and the least time."""
+    hu = np.zeros((512, 512), np.float32)
+    hu[60:100] = 2734.53
+    medium, elements = acoustics.medium(hu, "tusnet"), acoustics.flat_array(512)
+    grid = Grid.of(medium, 60e-3 / 512, 0.12 / 1493, pml=(14, 14), pml_alpha=5.0)
+    sent = tone_burst(grid, FREQUENCY, 1, until=0.0), np.zeros((grid.steps, len(elements)), np.float32)
+    places = (((320, 256),), elements), (elements, ())
+    total = 0
+    for signals, (source, sensors) in zip(sent, places, strict=True):
+        run = jax.make_jaxpr(lambda m, a=source, s=signals, b=sensors: simulate(m, grid, a, s, b))(medium)
+        for scan in _equations(run.jaxpr, "scan"):
+            arrays = [v.aval for e in _equations(scan.params["jaxpr"].jaxpr, "fft") for v in (*e.invars, *e.outvars)]
+            total += scan.params["length"] * 2 * sum(a.size * a.dtype.itemsize for a in arrays)
+    pair = total / H100_BYTES
+    print(f"{grid.steps} steps, twice: FFTs move {total / 1e9:.0f} GB a pair; at 3.35 TB/s {pair:.2f} s, "
+          f"all {PAIRS:,} {pair * PAIRS / 3600:.0f} h")  # fmt: skip
+
+
+def _equations(jaxpr, name: str):
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == name:
+            yield equation
+        for value in equation.params.values():
+            for each in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(each, "jaxpr", each)
+                if hasattr(inner, "eqns"):
+                    yield from _equations(inner, name)
+
+
 def speed(peer: str, hu: np.ndarray, size: int) -> None:
     """Milliseconds a step: a warm program of ours, the least of three; the peer's own run, its set-up included."""
     steps = 1000 if size == 128 else 100
@@ -135,11 +168,11 @@ def speed(peer: str, hu: np.ndarray, size: int) -> None:
         together = jax.jit(jax.vmap(lambda m, g=grid, s=signals, e=elements: simulate(m, g, e, s).p_max))
         of_eight = least(lambda t=together, e=eight: t(e)) / steps / 8
         theirs = run_peer(peer, one, grid, elements, np.asarray(signals))[1] / steps
-        pairs = PAIRS * STEPS * min(alone, of_eight) / 86400
+        pairs = PAIRS * 2 * STEPS * min(alone, of_eight) / 86400
         print(
             f"{size} {name}: ours {alone * 1e3:.2f} ms a step, {of_eight * 1e3:.2f} a field of eight; peer "
             f"{theirs * 1e3:.2f}; ratio {theirs / alone:.1f}"
-            + (f"; a pair of TUSNet {STEPS * alone:.0f} s, all {PAIRS:,} {pairs:.0f} days" if size == 512 else ""),
+            + (f"; a pair of TUSNet {2 * STEPS * alone:.0f} s, all {PAIRS:,} {pairs:.0f} days" if size == 512 else ""),
             flush=True,
         )
 
