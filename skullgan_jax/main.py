@@ -26,7 +26,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from skullgan_jax.command.flags import GOES_ON, fail, is_utf8, not_utf8, refusing, typed
+from skullgan_jax.command.flags import GOES_ON, at_home, fail, is_utf8, not_utf8, refusing, typed
 from skullgan_jax.train import config, fields
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
@@ -56,6 +56,7 @@ def _parse(argv: list[str]) -> list[str]:
     for word in argv[1:]:
         if not is_utf8(word):
             fail(not_utf8(word))
+    argv = at_home(argv)
     try:
         rest = flags.FLAGS(config.found(argv))
         for flag in ("config", "workdir"):

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from skullgan_jax.command import output, progress
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import devices, extras, memory, signals
+from skullgan_jax.machine import devices, extras, memory, paths, signals
 
 GOES_ON = "interrupted; give the same command again, and it goes on where it was"
 _interrupted = "interrupted"
@@ -81,6 +81,20 @@ def not_utf8(name: str) -> str:
     return f"{ascii(os.fsencode(name))[2:-1]}: this name is not in UTF-8; {hint}"
 
 
+def at_home(words: list[str]) -> list[str]:
+    """The words of a command, `--flag=~/...` with the folder that ~ stands for: shells leave it there as it is.
+
+    Raises:
+      InputError: ~ of nobody that is known.
+    """
+    found = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        known = flag.startswith("--") and value.startswith("~")
+        found.append(f"{flag}={paths.at_home(value)}" if equals and known else word)
+    return found
+
+
 def _say_no_more() -> None:
     # Libraries that are torn down in the middle of their work warn of that, or raise where nobody listens.
     warnings.simplefilter("ignore")
@@ -145,6 +159,10 @@ class Parser(argparse.ArgumentParser):
         self._bare, self._any_name = bare, any_name
 
     def parse_args(self, args=None, namespace=None):
+        try:
+            args = at_home(sys.argv[1:] if args is None else args)
+        except InputError as error:
+            fail(error)
         flags, rest = self.parse_known_args(args, namespace)
         if 0 < len(rest) <= len(self._bare) and not any(word.startswith("-") for word in rest):
             meant = " ".join(f"--{flag}={word}" for flag, word in zip(self._bare, rest, strict=False))

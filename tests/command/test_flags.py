@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from skullgan_jax import cli, convert, sample
-from skullgan_jax.command import output
+from skullgan_jax.command import flags, output
 from skullgan_jax.machine import memory, signals
 
 
@@ -29,6 +29,17 @@ def done(monkeypatch):
         monkeypatch.setattr(module, name, getattr(module, name))
     yield done
     os.environ.pop("GLIBC_TUNABLES", None)
+
+
+def test_home(monkeypatch, tmp_path, capsys):
+    """A shell leaves ~ as it is within a word."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["--output=~/x.npy", "--where=sdr<1", "a~b", "--model=m~/~"]
+    assert flags.at_home(words) == [f"--output={tmp_path}/x.npy", *words[1:]]
+    with pytest.raises(SystemExit) as ended:
+        sample.run(["--model=m", "--num=1", "--output=~nobody-at-all/x.npy"])
+    assert ended.value.code == 2
+    assert "nobody knows where ~nobody-at-all is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [sample, convert])
