@@ -26,10 +26,14 @@ class Watch(threading.Thread):
     rounds, so that a process that was itself held up does not blame the others.
     """
 
+    latest: "Watch | None" = None
+
     def __init__(self):
         super().__init__(name="watch", daemon=True)
         self._stopped = threading.Event()
         self._rounds = 0  # that the store answered
+        self._seen: dict[int, tuple[str, int, str, float]] = {}  # process -> its last count, when in rounds, host, when
+        Watch.latest = self
 
     def run(self):
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
@@ -41,7 +45,7 @@ class Watch(threading.Thread):
 
     def _beat(self):
         client, mine = global_state.client, global_state.process_id
-        seen, host = {}, socket.gethostname()  # process -> its last count, the round of it, its host
+        seen, host = self._seen, socket.gethostname()
         while not self._stopped.is_set():
             try:
                 client.key_value_set(f"alive/{mine}", f"{self._rounds} {host}", allow_overwrite=True)
@@ -57,12 +61,19 @@ class Watch(threading.Thread):
                 count, _, name = value.partition(" ")
                 process = int(key.rpartition("/")[2])
                 if process not in seen or seen[process][0] != count:
-                    seen[process] = count, self._rounds, name
+                    seen[process] = count, self._rounds, name, time.monotonic()
             late = self._rounds - LOST_SECONDS // _BEAT_SECONDS
-            lost = {process: name for process, (_, last, name) in seen.items() if last < late}
+            lost = {process: name for process, (_, last, name, _) in seen.items() if last < late}
             if lost:
                 self._end(lost)
             self._stopped.wait(_BEAT_SECONDS)
+
+    def explain(self) -> None:
+        """End this process as where one is lost, if one is by the clock: JAX, which counts by it, was faster."""
+        late = time.monotonic() - LOST_SECONDS
+        lost = {process: name for process, (_, _, name, last) in self._seen.copy().items() if last < late}
+        if lost and global_state.process_id not in lost:  # else it is this one that was held up
+            self._end(lost)
 
     def _follow(self, process: int, code: int, line: str) -> None:
         """Another process failed with a reason."""
@@ -120,6 +131,8 @@ def _outlive_them() -> None:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(number):
+    if Watch.latest:
+        Watch.latest.explain()
     if _coordinator_answers():  # it is not that, and whoever aborted said why, or was told to
         _set_handler(number, None)
         return signal.raise_signal(number)  # at the return

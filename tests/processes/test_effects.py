@@ -3,6 +3,7 @@
 import ctypes
 import signal
 import socket
+import time
 
 import pytest
 
@@ -44,6 +45,28 @@ def test_an_abort_is_explained_only_where_the_coordinator_is_gone(monkeypatch):
     assert not watch._coordinator_answers()
     monkeypatch.setattr(watch.global_state, "process_id", 0)
     assert watch._coordinator_answers()
+
+
+def test_an_abort_by_jax_that_is_faster_names_who_is_lost(monkeypatch, capsys):
+    class Ended(Exception):
+        pass
+
+    def ended(code):
+        raise Ended(code)
+
+    monkeypatch.setattr(watch.os, "_exit", ended)
+    monkeypatch.setattr(watch.global_state, "process_id", 0)
+    monkeypatch.setattr(watch.global_state, "num_processes", 2)
+    monkeypatch.setattr(watch.Watch, "latest", None)
+    now, beating = time.monotonic(), watch.Watch()
+    beating._seen |= {0: ("9", 9, "here", now), 1: ("5", 5, "there", now - 30)}
+    beating.explain()
+    beating._seen[1] = ("5", 5, "there", now - 50)
+    with pytest.raises(Ended, match="1"):
+        beating.explain()
+    assert "error: process 1 on there gave no sign of life for 40 s" in capsys.readouterr().err
+    beating._seen[0] = ("5", 5, "here", now - 50)  # suspended, for example
+    beating.explain()
 
 
 def test_who_stops_a_run_has_signals_only_so_long():
