@@ -29,3 +29,16 @@ def test_precision_and_the_like_against_scikit_learn():
     rr, ff = kernel(real, real), kernel(fake, fake)
     expected = (rr.sum() - np.trace(rr)) / (80 * 79) + (ff.sum() - np.trace(ff)) / (70 * 69)
     assert found["kid"] == pytest.approx(expected - 2 * kernel(real, fake).mean(), rel=1e-4)
+
+
+def test_spread_is_how_far_apart_the_nearest_are():
+    """Half as far at half the size; nothing where two slices are drawn over and over, which are well apart."""
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(64, 6)).astype(np.float32)
+
+    def spread(fake):
+        return fidelity.Gram(np.concatenate([real, fake])).spread(np.arange(64, 128), np.arange(64))
+
+    assert spread(real[::-1]) == pytest.approx(1, rel=1e-4)
+    assert spread(real / 2 + 1) == pytest.approx(0.5, rel=1e-4)
+    assert spread(np.tile(real[:2], (32, 1)) + 1e-3 * rng.normal(size=(64, 6)).astype(np.float32)) < 0.01
