@@ -42,7 +42,7 @@ class Monitor:
         self._jsonl = self.workdir / "metrics.jsonl"
         kept = [r for r in read_records(self._jsonl) if r["step"] <= start_step]
         files.write_text(self._jsonl, "".join(json.dumps(r) + "\n" for r in kept))
-        self._judged_last = next((r for r in reversed(kept) if "spread" in r), {})
+        self._checkpoints = [r for r in kept if "spread" in r]
         from skullgan_jax.machine.tensorflow import import_tensorflow
 
         self._summary = import_tensorflow().summary
@@ -64,7 +64,8 @@ class Monitor:
     def judged(self, step: int, numbers: dict[str, float]) -> None:
         """Record what a checkpoint was judged by, and raise the alarm where the generator has collapsed.
 
-        That is where `spread` is below COLLAPSED at this checkpoint and at the one before: `collapse` is 1 then.
+        That is where `spread` is below COLLAPSED at this checkpoint and at the one before: `collapse` is 1 then. In the
+        first tenth of a run, where a generator may not have learned to vary yet, it must have been above before.
         """
         self._put(("judged", step, numbers))
 
@@ -145,17 +146,19 @@ class Monitor:
         )
 
     def _judged(self, step, numbers) -> None:
-        before, spread = self._judged_last, numbers["spread"]
-        collapse = spread < COLLAPSED and before.get("spread", 1.0) < COLLAPSED
+        spreads = [*(r["spread"] for r in self._checkpoints), numbers["spread"]]
+        collapse = max(spreads[-2:]) < COLLAPSED and len(spreads) > 1
+        collapse &= step > self.total / 10 or max(spreads) >= COLLAPSED
         record = {"step": step, "epoch": (step - 1) // self.per_epoch, **numbers, "collapse": int(collapse)}
-        self._judged_last = record
+        told = any(r["collapse"] for r in self._checkpoints[-1:])
+        self._checkpoints.append(record)
         self._write(record)
         progress.say(f"checkpoint of step {step}: {words(numbers)}")
-        if collapse and not before.get("collapse"):
+        if collapse and not told:
             progress.say(
                 f"warning: step {step}: the generator has collapsed: at two checkpoints running its samples are "
-                f"{before['spread']:.2f} and {spread:.2f} as far apart as real slices (alarm below {COLLAPSED}); the "
-                "best checkpoint is kept, the run goes on"
+                f"{spreads[-2]:.2f} and {spreads[-1]:.2f} as far from one another as real slices (alarm below "
+                f"{COLLAPSED}); the best checkpoint is kept, the run goes on"
             )
 
     def _picture(self, step, value) -> None:

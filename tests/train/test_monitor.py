@@ -94,6 +94,21 @@ def test_a_collapse_is_told_with_its_step_once(tmp_path, capfd):
     )
 
 
+def test_a_generator_that_does_not_vary_yet_has_not_collapsed(tmp_path, capfd):
+    """In the first tenth of the steps, unless it did before."""
+    for total, spreads, expected in (
+        (30, (0.1, 0.2, 0.3, 0.4), [0, 0, 0, 1]),
+        (90, (0.1, 0.9, 0.3, 0.4), [0, 0, 0, 1]),
+    ):
+        watch = make(tmp_path / str(total), total_steps=total)
+        for step, spread in enumerate(spreads, 1):
+            watch.judged(step, JUDGED | {"spread": spread})
+        watch.flush()
+        watch.close()
+        assert [r["collapse"] for r in records(tmp_path / str(total))] == expected
+    assert capfd.readouterr().err.count("warning: step 4") == 2
+
+
 @pytest.mark.parametrize(("start", "kept"), [(0, []), (3, [2]), (4, [2, 4]), (9, [2, 4, 6])])
 def test_a_resume_drops_what_comes_after_it(tmp_path, start, kept):
     """And what a kill cut in the middle of a line."""
