@@ -40,8 +40,8 @@ def curves(path, records: list[dict], recipe, best: int | None) -> None:
         (kid, (("kid", "checkpoints"),), "KID (lower is better)"),
         (
             shares,
-            (("coverage", "coverage (higher is better)"), ("spread", "spread of samples, reals 1")),
-            "checkpoints",
+            (("coverage", "coverage (higher is better)"), ("spread", "spread, of reals 1")),
+            "coverage and spread",
         ),
         (distances, (("swd", "checkpoints"),), "SWD x 1000 (lower is better)"),
     ):
@@ -57,7 +57,7 @@ def curves(path, records: list[dict], recipe, best: int | None) -> None:
     shares.axhline(
         monitor.COLLAPSED, color="grey", lw=0.8, ls=":", label=f"spread of a collapse, {monitor.COLLAPSED:g}"
     )
-    shares.set_ylim(bottom=0)
+    shares.set_ylim(0, 1.5)  # samples that are mostly noise spread more
     collapsed = [r for r in records if r.get("collapse")]
     if collapsed:
         at = [r["step"] for r in collapsed], [r["spread"] for r in collapsed]

@@ -47,7 +47,7 @@ def test_every_line_has_a_name_and_the_best_checkpoint_is_marked(drawn):
         [
             "coverage (higher is better)",
             "best: step 20, 0.5",
-            "spread of samples, reals 1",
+            "spread, of reals 1",
             "best: step 20, 0.9",
             "spread of a collapse, 0.7",
             "collapse, from step 30 on",
@@ -59,7 +59,7 @@ def test_every_line_has_a_name_and_the_best_checkpoint_is_marked(drawn):
         "mean output of D",
         "learning rate (log scale)",
         "KID (lower is better)",
-        "checkpoints",
+        "coverage and spread",
         "SWD x 1000 (lower is better)",
     ]
     assert [axis.get_yscale() for axis in axes] == ["linear", "linear", "log", "symlog", "linear", "linear"]

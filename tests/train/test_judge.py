@@ -1,5 +1,7 @@
 """The judgement of samples that are slices themselves, against the same numbers taken by hand."""
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from skullgan_jax.slices import features, fidelity
 from skullgan_jax.train import judge
 
 NUM = 64
+_SIZES = itertools.count(100)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,8 @@ def judged(config, monkeypatch):
         data = open_data(config.data, config.seed)
         drawn = jnp.asarray(data.calibration.to_unit(hu)[..., None])
         monkeypatch.setattr(judge.draw, "generator", lambda pair: lambda params, stats, key, indices: drawn[indices])
-        _, judge_of = judge.grid_and_judge(config, Pair(nz=8, ngf=16, ndf=4), data)
+        pair = Pair(nz=next(_SIZES), ngf=16, ndf=4)  # another each time, as tests make the judgement of one pair once
+        _, judge_of = judge.grid_and_judge(config, pair, data)
         return judge_of(None, None)
 
     return numbers
