@@ -42,7 +42,8 @@ FIELDS = {
     "log_every": (10, "steps from record to record"),
     "sample_every": (5, "epochs from picture to picture, of the same latents"),
     "checkpoint_every": (5, "epochs from checkpoint to checkpoint"),
-    "judge_slices": (128, "samples that a checkpoint's SWD is taken of"),
+    "judge_slices": (128, "samples that a checkpoint is judged by, and as many real slices"),
+    "patience": (0, "epochs in which no checkpoint is better than the best, after which the run ends; 0: never"),
     "final_slices": (1000, "HU slices that are written at the end"),
 }
 

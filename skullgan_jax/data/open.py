@@ -82,6 +82,34 @@ def open_data(data_config, seed: int, split: str = "train") -> Dataset:
     return Dataset(images, calibration, pixel_mm, name, seen.hexdigest())
 
 
+def open_held_out(data_config, num: int, seed: int) -> np.ndarray | None:
+    """Slices that are not trained on, of the data that a config names: what `prepare` kept apart, or more phantoms.
+
+    Args:
+      data_config: as `open_data` takes it, which has found nothing wrong with it.
+      num: how many phantoms.
+      seed: of the phantom.
+
+    Returns:
+      (N, 128, 128) HU, or None where there are none.
+
+    Raises:
+      InputError: they cannot be read.
+    """
+    path = str(data_config.path)
+    if data_config.name != "skull":
+        return None
+    if path == "phantom":
+        from skullgan_jax.data.phantom import segments
+
+        return segments(num, seed, start=data_config.num)
+    return (
+        prepared.open_split(path, "held_out")[0]
+        if prepared.is_prepared(path) and prepared.has(path, "held_out")
+        else None
+    )
+
+
 def _check_room(num: int) -> None:
     needed, available = num * SIZE * SIZE * 2, psutil.virtual_memory().available
     if needed > available:

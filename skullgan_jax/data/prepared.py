@@ -38,12 +38,7 @@ def open_split(path, split: str) -> tuple[np.ndarray, float]:
       InputError: it cannot be read, or has no such split.
     """
     text = _read_text(path, "summary.json")
-    try:
-        summary = json.loads(text)
-        pixel_mm, npy = float(summary["pixel_mm"]), summary["format"] == "npy"
-        splits = {s["split"] for s in summary["scans"].values() if s["windows"].get("accepted")}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}/summary.json: damaged; prepare the folder again") from None
+    pixel_mm, npy, splits = _summary(path, text)
     if split not in splits:
         raise InputError(f"{path} has no segments in {split}, only in {' and '.join(sorted(splits))}: add scans to it")
     if npy and "://" not in str(path):
@@ -58,6 +53,21 @@ def open_split(path, split: str) -> tuple[np.ndarray, float]:
     return cache.cached(
         name, folders, lambda: _decode(path, builder, split), num=num, dtype=np.int16, what=what
     ), pixel_mm
+
+
+def has(path, split: str) -> bool:
+    """Whether there are segments in a split. Raises InputError."""
+    return split in _summary(path, _read_text(path, "summary.json"))[2]
+
+
+def _summary(path, text: str | None) -> tuple[float, bool, set[str]]:
+    """The edge of a pixel in mm, whether arrays are plain, and the splits that hold segments. Raises InputError."""
+    try:
+        summary = json.loads(text)
+        pixel_mm, npy = float(summary["pixel_mm"]), summary["format"] == "npy"
+        return pixel_mm, npy, {s["split"] for s in summary["scans"].values() if s["windows"].get("accepted")}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}/summary.json: damaged; prepare the folder again") from None
 
 
 def read(path, split: str) -> tuple[np.ndarray, list[dict]]:

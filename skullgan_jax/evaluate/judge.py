@@ -12,12 +12,11 @@ from skullgan_jax.evaluate.measures import (
     controls,
     embedding,
     fid,
-    fidelity,
     memorisation,
     pooled,
     spectrum,
 )
-from skullgan_jax.slices import copies, duplicates, radiology
+from skullgan_jax.slices import copies, duplicates, fidelity, radiology
 from skullgan_jax.version import __version__
 
 LEAST = 50  # slices of each set, and different reals with a skull; with fewer, halves of the reals say nothing

@@ -1,8 +1,10 @@
 """Checkpoints of a run, written by Orbax, asynchronously and whole: the latest and the best.
 
-Two are kept in <workdir>/checkpoints: the latest, from which the run resumes exactly, and the one with the lowest
-`swd`. A new one is complete under its final name before an old one goes, so a full disk or a kill costs at most the one
-being written. With each array its CRC-32 is kept, and compared when it is read.
+Two are kept in <workdir>/checkpoints: the latest, from which the run resumes exactly, and the best. The best is the one
+with the lowest KID of those whose coverage is at least 0.9 of the run's highest so far; where one of them was judged by
+SWD alone, as those of before were, it is the one with the lowest SWD. A new one is complete under its final name before
+an old one goes, so a full disk or a kill costs at most the one being written. With each array its CRC-32 is kept, and
+compared when it is read.
 """
 
 import contextlib
@@ -27,6 +29,7 @@ from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files
 
 T = TypeVar("T")
+ELIGIBLE = 0.9  # of the highest coverage: what a checkpoint must have to be the best
 _PIECE = 1 << 26  # bytes of an array that one core takes at a time
 _LATE_SECONDS = 0.5  # in which reads beside one that fails come to their end, while nobody hears them
 _LEFT = re.compile(r"\d+\.(removed|orbax-checkpoint-tmp.*)")  # what a killed writer left
@@ -46,7 +49,11 @@ class Checkpoints:
     """
 
     def __init__(
-        self, workdir: str | os.PathLike, *, create: bool = True, known: Mapping[int, float | None] | None = None
+        self,
+        workdir: str | os.PathLike,
+        *,
+        create: bool = True,
+        known: Mapping[int, Mapping[str, float]] | None = None,
     ):
         self.folder = _folder(workdir)
         if create and jax.process_index() == 0:
@@ -68,17 +75,32 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """The step with the lowest swd, else the latest."""
-        judged = {step: swd for step, swd in self._known.items() if swd is not None}
-        return min(judged, key=judged.__getitem__) if judged else self.latest
+        """The step that the rule above chooses, else the latest."""
+        judged = {step: found for step, found in self._known.items() if "swd" in found}
+        if not judged:
+            return self.latest
+        if not all("kid" in found for found in judged.values()):
+            return min(judged, key=lambda step: judged[step]["swd"])
+        least = ELIGIBLE * self._best_coverage()
+        eligible = [step for step, found in judged.items() if found["coverage"] >= least]
+        return min(eligible or judged, key=lambda step: judged[step]["kid"])
 
-    def save(self, state, meta: dict, *, swd: float | None) -> None:
+    def _best_coverage(self) -> float:
+        """Of all checkpoints of the run so far, those that were not kept, too."""
+        return max((found["best_coverage"] for found in self._known.values() if "best_coverage" in found), default=0.0)
+
+    def judged(self, step: int) -> dict[str, float]:
+        """What a checkpoint was judged by, {"swd": ...} and more; nothing of one that was not."""
+        return {name: value for name, value in self._known[step].items() if name != "best_coverage"}
+
+    def save(self, state, meta: dict, *, judged: Mapping[str, float] | None) -> None:
         """Start saving state (a pytree of arrays with a `step`); returns once the arrays may be overwritten.
 
         Args:
           state: a TrainState.
           meta: JSON: what a model needs besides its weights.
-          swd: the metric; None for a checkpoint that cannot become the best.
+          judged: swd, kid and coverage, by which the best is chosen, and what else is to be kept of them; None for a
+            checkpoint that cannot become the best.
 
         Raises:
           InputError: this or the previous save failed, e.g. for lack of space.
@@ -86,18 +108,21 @@ class Checkpoints:
         step = int(state.step)
         try:
             self._settle()
+            numbers = dict(judged or {})
+            if best := max(self._best_coverage(), numbers.get("coverage", 0.0)):
+                numbers["best_coverage"] = best
             if self._writer is None:
                 self._writer = _writer(self.folder)
             self._writer.save(
                 self.folder / str(step),
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
-                    meta=ocp.args.JsonSave(_signed(meta | {"swd": swd}, _sums(state))),
+                    meta=ocp.args.JsonSave(_signed(meta | {"judged": numbers}, _sums(state))),
                 ),
             )
         except Exception as e:
             raise self._failed(e) from e
-        self._saving = {step: swd}
+        self._saving = {step: numbers}
 
     def wait(self) -> None:
         """Return when nothing is being written. Raises InputError as `save` does."""
@@ -144,8 +169,8 @@ class Checkpoints:
         if not self._create or jax.process_index() != 0:
             return
         folder = self.folder / str(step)
-        _, sums, swd = _read(folder)
-        files.write_text(_meta_of(folder), json.dumps(_signed(meta | {"swd": swd}, sums)))
+        _, sums, judged = _read(folder)
+        files.write_text(_meta_of(folder), json.dumps(_signed(meta | {"judged": judged}, sums)))
 
     def restore(self, step: int, like):
         """The state saved at a step, as arrays with the shapes, dtypes and shardings of `like`. Raises Damaged."""
@@ -192,8 +217,8 @@ class Checkpoints:
             self._writer.close()
 
 
-def listed(workdir: str | os.PathLike) -> dict[int, float | None]:
-    """Step -> swd of the checkpoints that are there; None of one that was not judged, or whose swd cannot be read."""
+def listed(workdir: str | os.PathLike) -> dict[int, dict[str, float]]:
+    """Step -> what it was judged by, of the checkpoints that are there; nothing where that cannot be read."""
     found = {}
     folder = _folder(workdir)
     for name in os.listdir(folder) if folder.is_dir() else ():
@@ -201,7 +226,7 @@ def listed(workdir: str | os.PathLike) -> dict[int, float | None]:
             try:
                 found[int(name)] = _read(folder / name)[2]
             except Damaged:
-                found[int(name)] = None
+                found[int(name)] = {}
     return found
 
 
@@ -250,18 +275,25 @@ def _meta_of(folder: pathlib.Path) -> pathlib.Path:
     return folder / "meta" / "metadata"
 
 
-def _read(folder: pathlib.Path) -> tuple[dict, dict[str, int] | None, float | None]:
-    """(meta, checksums of the arrays, swd) of a checkpoint; those of before had none of the second. Raises Damaged."""
+def _read(folder: pathlib.Path) -> tuple[dict, dict[str, int] | None, dict[str, float]]:
+    """(meta, checksums of the arrays, what it was judged by) of a checkpoint. Raises Damaged.
+
+    Those of before had no checksums, and were judged by swd alone.
+    """
     path = _meta_of(folder)
     meta = _json(path)
     if "checksums" not in meta:
         judged = folder / "metrics" / "metrics"
-        return meta, None, _json(judged).get("swd") if judged.exists() else None
+        return meta, None, _swd(_json(judged) if judged.exists() else {})
     sums = meta.pop("checksums")
     if not isinstance(sums, dict) or _signed(meta, sums.get("arrays"))["checksums"] != sums:
         raise Damaged(f"{path}: damaged (not as saved, by its checksum)")
-    swd = meta.pop("swd")
-    return meta, sums["arrays"], swd
+    found = meta.pop("judged") if "judged" in meta else _swd({"swd": meta.pop("swd")})
+    return meta, sums["arrays"], found
+
+
+def _swd(found: dict) -> dict[str, float]:
+    return {"swd": found["swd"]} if found.get("swd") is not None else {}
 
 
 def _json(path: pathlib.Path) -> dict:
@@ -288,17 +320,17 @@ def _signed(meta: dict, sums: dict[str, int] | None) -> dict:
 
 def _sums(tree) -> dict[str, int]:
     """Name -> checksum of each array: the CRC-32 of those of its pieces, which all cores take part in."""
-    leaves, _ = jax.tree.flatten_with_path(_whole(tree))
+    leaves, _ = jax.tree.flatten_with_path(whole(tree))
     sums = {}
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, array in leaves:
-            whole = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            pieces = [whole[i : i + _PIECE] for i in range(0, max(len(whole), 1), _PIECE)]
+            flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            pieces = [flat[i : i + _PIECE] for i in range(0, max(len(flat), 1), _PIECE)]
             sums[jax.tree_util.keystr(path, simple=True, separator="/")] = pool.map(zlib.crc32, pieces)
         return {name: zlib.crc32(np.array(list(found), "<u4")) for name, found in sums.items()}
 
 
-def _whole(tree):
+def whole(tree):
     """The same with all of each array on this process, which collects those that are divided over several."""
 
     def of(array):

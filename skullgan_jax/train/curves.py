@@ -7,21 +7,22 @@ from matplotlib import image
 from matplotlib.figure import Figure
 
 from skullgan_jax.slices import pictures
+from skullgan_jax.train import monitor
 
 
-def curves(path, records: list[dict], recipe) -> None:
-    """Losses, D's mean outputs, learning rates and the checkpoint metric over steps; the best checkpoint is marked.
+def curves(path, records: list[dict], recipe, best: int | None) -> None:
+    """Losses, D's mean outputs, learning rates and what checkpoints were judged by, over steps; the best is marked.
 
     Args:
       path: of the PNG.
       records: of metrics.jsonl.
       recipe: whose gate is drawn.
+      best: the step of the best checkpoint, or None.
     """
     steps = [r for r in records if "loss_d" in r]
-    judged = [r for r in records if "swd" in r]
-    figure = Figure(figsize=(8, 10), layout="constrained")
-    axes = figure.subplots(4, 1, sharex=True)
-    losses, outputs, rates, distances = axes
+    figure = Figure(figsize=(8, 14), layout="constrained")
+    axes = figure.subplots(6, 1, sharex=True)
+    losses, outputs, rates, kid, shares, distances = axes
     for row, names, label in (
         (losses, (("loss_d", "discriminator (D)"), ("loss_g", "generator (G)")), "loss"),
         (outputs, (("d_real", "of real slices, D(x)"), ("d_fake", "of synthetic slices, D(G(z))")), "mean output of D"),
@@ -35,17 +36,36 @@ def curves(path, records: list[dict], recipe) -> None:
     losses.set_ylim(bottom=0)
     outputs.set_ylim(0, 1)
     rates.set_yscale("log")
-    distances.plot([r["step"] for r in judged], [r["swd"] for r in judged], "o-", ms=3, lw=1, label="checkpoints")
-    distances.set_ylabel("SWD x 1000 (lower is better)")
+    for row, names, label in (
+        (kid, (("kid", "checkpoints"),), "KID (lower is better)"),
+        (
+            shares,
+            (("coverage", "coverage (higher is better)"), ("spread", "spread, of reals 1")),
+            "coverage and spread",
+        ),
+        (distances, (("swd", "checkpoints"),), "SWD x 1000 (lower is better)"),
+    ):
+        for name, legend in names:
+            judged = [r for r in records if name in r]
+            row.plot([r["step"] for r in judged], [r[name] for r in judged], "o-", ms=3, lw=1, label=legend)
+            marked = [r for r in judged if r["step"] == best]
+            if marked:
+                text = f"best: step {best}, {marked[-1][name]:.3g}"
+                row.plot(best, marked[-1][name], "*", color="C3", ms=11, label=text)
+        row.set_ylabel(label)
+    kid.set_yscale("symlog", linthresh=0.1)  # unbiased, so that it may come out below 0
+    shares.axhline(
+        monitor.COLLAPSED, color="grey", lw=0.8, ls=":", label=f"spread of a collapse, {monitor.COLLAPSED:g}"
+    )
+    shares.set_ylim(0, 1.5)  # samples that are mostly noise spread more
+    collapsed = [r for r in records if r.get("collapse")]
+    if collapsed:
+        at = [r["step"] for r in collapsed], [r["spread"] for r in collapsed]
+        shares.plot(*at, "x", color="k", ms=7, label=f"collapse, from step {at[0][0]} on")
     distances.set_xlabel("step")
-    if judged:
-        best = min(judged, key=lambda r: r["swd"])
-        text = f"best: step {best['step']}, {best['swd']:.3g}"
-        distances.plot(best["step"], best["swd"], "*", color="C3", ms=11, label=text)
-        losses.axvline(best["step"], color="C3", lw=0.8, alpha=0.6, label="best checkpoint")
-        for row in axes[1:]:
-            row.axvline(best["step"], color="C3", lw=0.8, alpha=0.6)
     for row in axes:
+        if best is not None:
+            row.axvline(best, color="C3", lw=0.8, alpha=0.6, label="best checkpoint" if row is losses else None)
         row.grid(alpha=0.3)
         row.legend(loc="best", fontsize=8)
     pictures.save(figure, path)

@@ -8,15 +8,23 @@ from skullgan_jax.train import curves, monitor
 _BLOCK = 256  # slices that are drawn before they are written
 
 
-def finish(config, workdir, best: int) -> None:
-    """Curves, progress picture, exported model and sample slices of the best checkpoint, which is of step `best`."""
-    curves.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"), config.recipe)
+def finish(config, workdir, best: int, judged: dict[str, float]) -> None:
+    """Curves, progress picture, exported model and sample slices of the best checkpoint.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      best: the step of the checkpoint.
+      judged: what it was judged by.
+    """
+    curves.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"), config.recipe, best)
     curves.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
     trained = load(workdir)
     if trained.standing is None:  # a workdir keeps those of its best checkpoint
         trained.compute_standing(verbose=True)
     trained.save(workdir / "model")
-    say(f"exported the best checkpoint by swd (step {best}) to {workdir / 'model'}")
+    told = f": {monitor.words(judged)}" if judged else ""
+    say(f"exported the best checkpoint (step {best}{told}) to {workdir / 'model'}")
     if not config.final_slices:
         return
     drawn = trained.sampler(seed=config.seed).ranges(

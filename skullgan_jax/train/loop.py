@@ -37,7 +37,7 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
             ended = _train(_Run(plan, workdir, checkpoints, profile), distributed.Stop(stop))
             checkpoints.close()
             if ended and distributed.is_first():
-                finish.finish(config, workdir, checkpoints.best)
+                finish.finish(config, workdir, checkpoints.best, checkpoints.judged(checkpoints.best))
         except monitor.NotFiniteError as error:
             raise InputError(
                 f"{workdir}: not finite at {error}; {_kept(checkpoints)}; lower --config.recipe.lr or look at the data"
@@ -60,7 +60,7 @@ def _train(run: "_Run", stop: distributed.Stop) -> bool:
             if stop.before(step):  # of the end, too: what is then to do takes its time
                 run.leave(step, stop.asked)
                 return False
-            if step == run.total:
+            if step == run.total or run.nothing_better(step):
                 break
             # 3. Next batch.
             batch = run.next_batch()
@@ -79,7 +79,7 @@ class _Run:
         config, data, first = plan.config, plan.data, distributed.is_first()
         self.plan, self.total, self.checkpoints, self.at = plan, plan.total, checkpoints, program.places(plan)
         self.state, self.start = resume.initial_state(plan, checkpoints, workdir, self.at.like)
-        self.grid_of, self.swd_of = judge.grid_and_judge(config, plan.pair, data)
+        self.grid_of, self.judge_of = judge.grid_and_judge(config, plan.pair, data)
         say(
             f"{len(data.images)} {data.name} images, calibration {data.calibration.hu_min:g} to "
             f"{data.calibration.hu_max:g} -> [-1, 1]; {setup.hardware()}, {plan.pair.dtype}; "
@@ -111,7 +111,10 @@ class _Run:
     def evaluate(self, step: int) -> None:
         """Show samples of the same latents."""
         if self._due(step, self.plan.config.sample_every):
-            self.watch.picture(step, self.grid_of(self.state.g_params, self.state.g_stats), self.plan.data.calibration)
+            self._picture(step)
+
+    def _picture(self, step: int) -> None:
+        self.watch.picture(step, self.grid_of(self.state.g_params, self.state.g_stats), self.plan.data.calibration)
 
     def checkpoint(self, step: int) -> None:
         """Save, judged, what is not there yet."""
@@ -120,15 +123,38 @@ class _Run:
 
     def _save(self, step: int, *, judged: bool) -> None:
         self.watch.flush()  # a NaN among the steps so far stops the run before it is saved
-        swd = float(self.swd_of(self.state.g_params, self.state.g_stats)) if judged else None
+        numbers = None
         if judged:
-            self.watch.judged(step, swd)
+            # Rounding may differ from process to process, and with it what each would call the best.
+            numbers = distributed.from_first("judged", self.judge_of(self.state.g_params, self.state.g_stats))
+            self.watch.judged(step, numbers)
         memory.release_memory()
-        self.checkpoints.save(self.state, self.plan.meta, swd=swd)
+        self.checkpoints.save(self.state, self.plan.meta, judged=numbers)
         if jax.default_backend() == "cpu":
             # What is being written is a copy of the state, 2.4 GB; no step beside it, which needs 3 GB itself.
             self.checkpoints.wait()
             memory.release_memory()
+
+    def nothing_better(self, step: int) -> bool:
+        """Whether the run ends here, as at its end, since no checkpoint has got better for `patience` epochs."""
+        patience = self.plan.config.get("patience", 0)
+
+        def stale() -> bool:
+            best = self.checkpoints.best
+            return best is not None and step - best >= patience * self.plan.steps_per_epoch
+
+        if not patience or not self._due(step, self.plan.config.checkpoint_every) or not stale():
+            return False
+        self.checkpoints.wait()  # the one that is being written may be the best
+        if not stale():
+            return False
+        say(
+            f"no checkpoint since that of step {self.checkpoints.best} was better, for --config.patience={patience} "
+            f"epochs: the run ends after step {step} of {self.total}; raise it to go on, or give 0"
+        )
+        if not self._due(step, self.plan.config.sample_every):
+            self._picture(step)
+        return True
 
     def leave(self, step: int, asked: str) -> None:
         """End before the end, with everything saved."""

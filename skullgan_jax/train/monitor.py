@@ -16,6 +16,7 @@ from skullgan_jax.command import progress
 from skullgan_jax.machine import files
 
 LINE_SECONDS = 5.0  # at most one progress line in this time
+COLLAPSED = 0.7  # samples are that much nearer to one another than real slices are, or more: see fidelity.Gram.spread
 
 
 class NotFiniteError(Exception):
@@ -41,6 +42,7 @@ class Monitor:
         self._jsonl = self.workdir / "metrics.jsonl"
         kept = [r for r in read_records(self._jsonl) if r["step"] <= start_step]
         files.write_text(self._jsonl, "".join(json.dumps(r) + "\n" for r in kept))
+        self._checkpoints = [r for r in kept if "spread" in r]
         from skullgan_jax.machine.tensorflow import import_tensorflow
 
         self._summary = import_tensorflow().summary
@@ -59,9 +61,13 @@ class Monitor:
         """Write samples/STEP.png of images (B, 128, 128, nc) in [-1, 1] on the device."""
         self._put(("picture", step, (images, calibration)))
 
-    def judged(self, step: int, swd: float) -> None:
-        """Record the metric of a checkpoint."""
-        self._put(("judged", step, swd))
+    def judged(self, step: int, numbers: dict[str, float]) -> None:
+        """Record what a checkpoint was judged by, and raise the alarm where the generator has collapsed.
+
+        That is where `spread` is below COLLAPSED at this checkpoint and at the one before: `collapse` is 1 then. In the
+        first tenth of a run, where a generator may not have learned to vary yet, it must have been above before.
+        """
+        self._put(("judged", step, numbers))
 
     def flush(self) -> None:
         """Return when everything given so far is written. Raises NotFiniteError as all methods do."""
@@ -139,8 +145,21 @@ class Monitor:
             f"lr D {r['lr_d']:.1e} G {r['lr_g']:.1e}  {r['images_per_s']:.1f} images/s  ETA {progress.duration(eta)}"
         )
 
-    def _judged(self, step, swd) -> None:
-        self._write({"step": step, "epoch": (step - 1) // self.per_epoch, "swd": swd})
+    def _judged(self, step, numbers) -> None:
+        spreads = [*(r["spread"] for r in self._checkpoints), numbers["spread"]]
+        collapse = max(spreads[-2:]) < COLLAPSED and len(spreads) > 1
+        collapse &= step > self.total / 10 or max(spreads) >= COLLAPSED
+        record = {"step": step, "epoch": (step - 1) // self.per_epoch, **numbers, "collapse": int(collapse)}
+        told = any(r["collapse"] for r in self._checkpoints[-1:])
+        self._checkpoints.append(record)
+        self._write(record)
+        progress.say(f"checkpoint of step {step}: {words(numbers)}")
+        if collapse and not told:
+            progress.say(
+                f"warning: step {step}: the generator has collapsed: at two checkpoints running its samples are "
+                f"{spreads[-2]:.2f} and {spreads[-1]:.2f} as far from one another as real slices (alarm below "
+                f"{COLLAPSED}); the best checkpoint is kept, the run goes on"
+            )
 
     def _picture(self, step, value) -> None:
         from skullgan_jax.slices import pictures
@@ -164,6 +183,12 @@ class Silent:
         """Nothing."""
 
     picture = judged = flush = close = step
+
+
+def words(judged: dict[str, float]) -> str:
+    """What a checkpoint was judged by, as people read it; those of before have SWD alone."""
+    shown = {"kid": "KID {:.3g}", "coverage": "coverage {:.0%}", "spread": "spread {:.2f}", "swd": "SWD {:.3g}"}
+    return ", ".join(text.format(judged[name]) for name, text in shown.items() if name in judged).replace("%", " %")
 
 
 def read_records(path) -> list[dict]:

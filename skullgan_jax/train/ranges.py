@@ -86,8 +86,9 @@ _RANGES = {
     "checkpoint_every": _whole(1),
     "judge_slices": _whole(1),
     "final_slices": _whole(0),
+    "patience": _whole(0),
 }
-_LATER = {"skip_damaged"}  # which configs of before do not have
+_LATER = {"patience", "skip_damaged"}  # which configs of before do not have
 
 
 def fits(field: str, value: Any) -> bool:

@@ -20,7 +20,16 @@ from skullgan_jax.train import ranges, sharding, state
 from skullgan_jax.train.fields import flat
 
 # What may differ when a run is resumed: how long it lasts, what is shown and kept, where files and weights lie.
-_FREE = ("epochs", "data.path", "log_every", "sample_every", "checkpoint_every", "final_slices", "shard_state")
+_FREE = (
+    "epochs",
+    "data.path",
+    "log_every",
+    "sample_every",
+    "checkpoint_every",
+    "final_slices",
+    "patience",
+    "shard_state",
+)
 # Where a run starts: of no account once it has a checkpoint of its own.
 _START = ("pretrained", "checkpoint", "skip_damaged")
 _SEEN_SECONDS = 60  # after which a network filesystem shows all hosts the same
@@ -52,7 +61,7 @@ def check(plan, workdir) -> None:
         )
 
 
-def known(where) -> dict[int, float | None]:
+def known(where) -> dict[int, dict[str, float]]:
     """The checkpoints of a workdir, by what the first process of a job sees."""
     return dict(distributed.from_first("checkpoints", list(checkpoint.listed(where).items())))
 

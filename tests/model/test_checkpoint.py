@@ -63,7 +63,7 @@ def steps(workdir):
 def test_the_latest_and_the_lowest_are_kept(tmp_path, metrics, kept, best):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     for step, swd in enumerate(metrics, 1):
-        checkpoints.save(make(step), {}, swd=swd)
+        checkpoints.save(make(step), {}, judged=None if swd is None else {"swd": swd})
         checkpoints.wait()
     assert set(steps(tmp_path)) == kept
     assert (checkpoints.latest, checkpoints.best) == (len(metrics), best)
@@ -72,16 +72,56 @@ def test_the_latest_and_the_lowest_are_kept(tmp_path, metrics, kept, best):
     assert (again.latest, again.best) == (len(metrics), best)
     for step in kept:
         assert_equal(again.restore(step, like(make(step))), make(step))
-    again.save(make(9), {}, swd=0.5)  # a resumed run still knows the metrics of the earlier ones
+    again.save(make(9), {}, judged={"swd": 0.5})  # a resumed run still knows the metrics of the earlier ones
     again.wait()
     assert (set(steps(tmp_path)), again.best) == ({9}, 9)
     again.close()
 
 
+def test_the_lowest_kid_among_those_of_enough_coverage_is_the_best(tmp_path):
+    """The highest coverage so far counts, kept or not; a stop, which is not judged, forgets nothing of it."""
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    script = [
+        # kid, coverage, the best then
+        (3.0, 0.10, 1),
+        (4.0, 0.50, 2),  # 0.10 is less than 0.9 of 0.50
+        (2.0, 0.46, 3),
+        (2.5, 0.51, 3),  # 0.46 is 0.9 of 0.51 and more
+        None,
+        (0.1, 0.45, 3),  # less than 0.9 of 0.51, of which there is no checkpoint any more
+        (1.0, 0.46, 7),
+        (1.0, 0.60, 8),
+    ]
+    for step, numbers in enumerate(script, 1):
+        if numbers is None:
+            checkpoints.save(make(step), {}, judged=None)
+            expected = 3
+        else:
+            kid, coverage, expected = numbers
+            checkpoints.save(make(step), {}, judged={"kid": kid, "coverage": coverage, "swd": 1.0})
+        checkpoints.wait()
+        assert checkpoints.best == expected, step
+        assert set(steps(tmp_path)) == {expected, step}
+        checkpoints.close()
+        checkpoints = checkpoint.Checkpoints(tmp_path)
+        assert checkpoints.best == expected, step
+    assert checkpoints.judged(8) == {"kid": 1.0, "coverage": 0.6, "swd": 1.0}
+
+
+def test_one_that_was_judged_by_swd_alone_is_compared_by_it(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(make(1), {}, judged={"swd": 2.0})
+    for step, (kid, swd), best in ((2, (0.1, 3.0), 1), (3, (0.5, 1.0), 3), (4, (0.4, 9.0), 4), (5, (0.6, 0.5), 4)):
+        checkpoints.save(make(step), {}, judged={"kid": kid, "coverage": 0.5, "swd": swd})
+        checkpoints.wait()
+        assert checkpoints.best == best, step
+    checkpoints.close()
+
+
 def test_meta_and_parts(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     meta = {"config": {"seed": 1, "recipe": {"lr": 3e-4}}, "calibration": {"hu_min": -1000.5}, "text": "é"}
-    checkpoints.save(make(3), meta, swd=1.0)
+    checkpoints.save(make(3), meta, judged={"swd": 1.0})
     checkpoints.wait()
     assert checkpoints.meta(3) == meta
     checkpoints.close()
@@ -99,7 +139,7 @@ def test_a_state_donated_while_it_is_written(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     for _ in range(3):
         saved = int(now.step)
-        checkpoints.save(now, {}, swd=None)
+        checkpoints.save(now, {}, judged=None)
         for _ in range(30):
             now = step(now)
         checkpoints.wait()
@@ -111,13 +151,13 @@ def test_a_state_donated_while_it_is_written(tmp_path):
 def test_a_full_disk_leaves_the_previous_one(tmp_path):
     """RLIMIT_FSIZE stands for the disk: writing the larger file fails."""
     checkpoints = checkpoint.Checkpoints(tmp_path)
-    checkpoints.save(make(1), {"n": 1}, swd=1.0)
+    checkpoints.save(make(1), {"n": 1}, judged={"swd": 1.0})
     checkpoints.wait()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(InputError) as caught:  # noqa: PT012  (either of the two may tell)
-            checkpoints.save(make(2, size=100_000), {"n": 2}, swd=0.5)
+            checkpoints.save(make(2, size=100_000), {"n": 2}, judged={"swd": 0.5})
             checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -129,7 +169,7 @@ def test_a_full_disk_leaves_the_previous_one(tmp_path):
     assert_equal(checkpoints.restore(1, like(make(1))), make(1))
     again = checkpoint.Checkpoints(tmp_path)
     assert again.latest == 1
-    again.save(make(2), {"n": 2}, swd=0.5)
+    again.save(make(2), {"n": 2}, judged={"swd": 0.5})
     again.wait()
     assert steps(tmp_path) == [2], "what was half written is cleaned up"
     assert_equal(again.restore(2, like(make(2))), make(2))
@@ -142,7 +182,7 @@ def test_a_full_disk_at_the_first_one(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(InputError, match="no checkpoint is there yet") as caught:  # noqa: PT012
-            checkpoints.save(make(2, size=100_000), {}, swd=0.5)
+            checkpoints.save(make(2, size=100_000), {}, judged={"swd": 0.5})
             checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -152,7 +192,7 @@ def test_a_full_disk_at_the_first_one(tmp_path):
 
 def test_what_a_kill_left_half_written_is_no_checkpoint(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
-    checkpoints.save(make(1), {}, swd=1.0)
+    checkpoints.save(make(1), {}, judged={"swd": 1.0})
     checkpoints.wait()
     checkpoints.close()
     half = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
@@ -161,7 +201,7 @@ def test_what_a_kill_left_half_written_is_no_checkpoint(tmp_path):
     again = checkpoint.Checkpoints(tmp_path)
     assert again.latest == 1
     assert_equal(again.restore(1, like(make(1))), make(1))
-    again.save(make(3), {}, swd=2.0)
+    again.save(make(3), {}, judged={"swd": 2.0})
     again.wait()
     assert steps(tmp_path) == [1, 3], "it is cleaned up"
     again.close()
@@ -169,7 +209,7 @@ def test_what_a_kill_left_half_written_is_no_checkpoint(tmp_path):
 
 def test_read_only_makes_and_removes_nothing(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
-    checkpoints.save(make(1), {}, swd=1.0)
+    checkpoints.save(make(1), {}, judged={"swd": 1.0})
     checkpoints.wait()
     half = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
     half.mkdir()  # another process is writing it
@@ -208,7 +248,7 @@ def saved(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("saved")
     checkpoints = checkpoint.Checkpoints(workdir)
     for step in (1, 2):
-        checkpoints.save(make(step), {"n": step, "calibration": [0.1, 1e-300]}, swd=float(step))
+        checkpoints.save(make(step), {"n": step, "calibration": [0.1, 1e-300]}, judged={"swd": float(step)})
         checkpoints.wait()
     checkpoints.close()
     return workdir
@@ -282,11 +322,11 @@ def test_a_flipped_bit_is_found_or_changes_nothing(num, saved, tmp_path):
         workdir = shutil.copytree(saved, tmp_path / str(i))
         where = flipped(workdir, rng)
         try:
-            meta, swd, state = everything(workdir, 2)
+            meta, judged, state = everything(workdir, 2)
         except checkpoint.Damaged:
             found += 1
         else:
-            assert (meta, swd) == expected[:2], where
+            assert (meta, judged) == expected[:2], where
             assert_equal(state, expected[2])
         shutil.rmtree(workdir)
     assert found > num / 4
@@ -318,7 +358,7 @@ def test_what_is_read_while_it_is_replaced(saved, tmp_path):
         tries.append(step)
         if len(tries) == 1:
             writer = checkpoint.Checkpoints(workdir)
-            writer.save(make(3), {}, swd=0.5)
+            writer.save(make(3), {}, judged={"swd": 0.5})
             writer.close()
         return checkpoints.meta(step), checkpoints.restore(step, like(make(step)))
 
@@ -351,16 +391,16 @@ def test_what_a_kill_left_half_removed_goes(saved, tmp_path):
 
 
 def test_the_list_of_the_first_process_counts(saved):
-    reader = checkpoint.Checkpoints(saved, create=False, known={1: 1.0})
-    assert (reader.latest, reader.best, checkpoint.listed(saved)) == (1, 1, {1: 1.0, 2: 2.0})
+    reader = checkpoint.Checkpoints(saved, create=False, known={1: {"swd": 1.0}})
+    assert (reader.latest, reader.best, checkpoint.listed(saved)) == (1, 1, {1: {"swd": 1.0}, 2: {"swd": 2.0}})
 
 
 def test_meta_is_replaced_whole(saved, tmp_path):
     workdir = shutil.copytree(saved, tmp_path / "run")
     checkpoints = checkpoint.Checkpoints(workdir)
     checkpoints.write_meta(1, {"n": 7})
-    meta, swd, state = everything(workdir, 1)
-    assert (meta, swd) == ({"n": 7}, 1.0)
+    meta, judged, state = everything(workdir, 1)
+    assert (meta, judged) == ({"n": 7}, {"swd": 1.0})
     assert_equal(state, make(1))
     checkpoint.Checkpoints(workdir, create=False).write_meta(1, {"n": 8})
     assert checkpoints.meta(1) == {"n": 7}, "who only reads writes nothing"

@@ -460,7 +460,7 @@ def test_a_workdir_that_was_never_judged_gives_its_last(finished, tmp_path):
     for step in (3, 5):
         trees = {name: jax.tree.map(lambda x, s=step: x + s, getattr(expected, name)) for name in TREES}
         checkpoints = checkpoint.Checkpoints(tmp_path)
-        checkpoints.save(jax.device_put(_State(np.int32(step), **trees)), meta, swd=None)
+        checkpoints.save(jax.device_put(_State(np.int32(step), **trees)), meta, judged=None)
         checkpoints.wait()
         checkpoints.close()
     found = load(tmp_path)

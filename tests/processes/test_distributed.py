@@ -334,7 +334,7 @@ with distributed.job():
         checkpoints = checkpoint.Checkpoints(sys.argv[1], known=resume.known(sys.argv[1]))
         first = (checkpoints.latest or 0) + 1
         for step in range(first, first + 3):
-            checkpoints.save(made(step), {"n": step}, swd=float(step))
+            checkpoints.save(made(step), {"n": step}, judged={"swd": float(step)})
         checkpoints.close()
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), made(0))
         found = resume._on_all(lambda: checkpoints.restore(first + 2, like))

@@ -15,7 +15,7 @@ from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
-from skullgan_jax.train import finish, monitor, program, resume, setup
+from skullgan_jax.train import finish, judge, monitor, program, resume, setup
 from skullgan_jax.train import loop as train
 from skullgan_jax.train.step import Recipe
 from tests.support import ended
@@ -66,12 +66,15 @@ def test_whole_run(finished, final_state, records):
     """Every step is recorded once, each epoch's checkpoint is judged, latest and best are kept."""
     lines = records(finished)
     steps = [r for r in lines if "loss_d" in r]
-    judged = {r["step"]: r["swd"] for r in lines if "swd" in r}
+    judged = {r["step"]: r for r in lines if "swd" in r}
     assert [r["step"] for r in steps] == [*range(1, 13)]
     assert [r["epoch"] for r in steps] == [0] * 4 + [1] * 4 + [2] * 4
     assert all({"loss_g", "d_real", "d_fake", "lr_d", "lr_g", "images_per_s"} <= r.keys() for r in steps)
     assert sorted(judged) == [4, 8, 12]
-    best = min(judged, key=judged.get)
+    assert all({"kid", "coverage", "spread", "collapse"} <= r.keys() for r in judged.values())
+    best = checkpoint.Checkpoints(finished, create=False).best
+    covered = max(r["coverage"] for r in judged.values())
+    assert judged[best]["coverage"] >= 0.9 * covered
     kept = {int(p.name) for p in (finished / "checkpoints").iterdir()}
     assert kept == {12, best}
     assert final_state(finished)[0] == 12
@@ -150,6 +153,37 @@ def test_epochs_may_be_raised(finished_copy, tiny, final_state, records, capfd):
     assert json.loads((finished_copy / "config.json").read_text())["epochs"] == 4
 
 
+def scripted(kids, monkeypatch):
+    """The judgement of each checkpoint by its step, in place of what its samples look like."""
+
+    def make(config, pair, data):
+        grid, _ = known(config, pair, data)
+        steps = iter(kids)
+        return grid, lambda params, stats: {"kid": next(steps), "coverage": 0.5, "spread": 1.0, "swd": 1.0}
+
+    known = judge.grid_and_judge
+    monkeypatch.setattr(judge, "grid_and_judge", make)
+
+
+def test_patience_ends_a_run_in_which_nothing_gets_better(tiny, tmp_path, monkeypatch, final_state, records, capfd):
+    """As at its end, once and for all; with more patience the same run goes on."""
+    ends = []
+    monkeypatch.setattr(finish, "finish", lambda *about: ends.append(about[2]))
+    with monkeypatch.context() as patch:
+        scripted([1.0, 0.5, 0.75], patch)
+        train.train(tiny(epochs=4, patience=1, sample_every=4), tmp_path / "run")
+    line = "no checkpoint since that of step 8 was better, for --config.patience=1 epochs: the run ends after step 12"
+    assert (ends, final_state(tmp_path / "run")[0]) == ([8], 12)
+    assert line in capfd.readouterr().err
+    assert (tmp_path / "run" / "samples" / "00000012.png").exists()
+    train.train(tiny(epochs=4, patience=1), tmp_path / "run")
+    assert (ends, final_state(tmp_path / "run")[0]) == ([8, 8], 12)
+    assert line in capfd.readouterr().err
+    train.train(tiny(epochs=4), tmp_path / "run")
+    assert final_state(tmp_path / "run")[0] == 16
+    assert [r["step"] for r in records(tmp_path / "run") if "loss_d" in r] == [*range(1, 17)]
+
+
 def nan_at(steps, monkeypatch):
     """One bad batch for each step done that is named."""
 
@@ -185,14 +219,14 @@ def test_disk_full_while_saving(tiny, tmp_path, monkeypatch, final_state):
     """One line; the previous checkpoint stays good. RLIMIT_FSIZE stands for the disk, for as long as a save takes."""
     save = checkpoint.Checkpoints.save
 
-    def on_a_full_disk(self, state, meta, *, swd):
+    def on_a_full_disk(self, state, meta, *, judged):
         if int(state.step) < 8:
-            save(self, state, meta, swd=swd)
+            save(self, state, meta, judged=judged)
             return
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
         try:
-            save(self, state, meta, swd=swd)
+            save(self, state, meta, judged=judged)
             self.wait()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -214,11 +248,11 @@ def test_disk_full_of_a_command(start, tiny, finished, tmp_path, final_state):
 import resource
 from skullgan_jax.model import checkpoint
 save = checkpoint.Checkpoints.save
-def and_fill(self, state, meta, *, swd):
+def and_fill(self, state, meta, *, judged):
     if int(state.step) == 8:
         self.wait()
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-    save(self, state, meta, swd=swd)
+    save(self, state, meta, judged=judged)
 checkpoint.Checkpoints.save = and_fill
 """
     line = ended(start(tmp_path / "run", code=code), 2).splitlines()[-1]

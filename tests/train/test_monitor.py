@@ -14,6 +14,9 @@ from skullgan_jax.train import monitor
 NAMES = ("loss_d", "loss_g", "d_real", "d_fake", "lr_d", "lr_g", "grad_d", "grad_g", "open_d", "open_g")
 
 
+JUDGED = {"kid": 0.25, "coverage": 0.75, "spread": 0.5, "swd": 7.25}
+
+
 def values(**changed):
     return {name: jnp.float32(changed.get(name, 0.5)) for name in NAMES}
 
@@ -31,7 +34,7 @@ def test_a_record_is_the_mean_over_its_steps(tmp_path, capfd):
     watch = make(tmp_path)
     for step in range(1, 6):
         watch.step(step, values(loss_d=step, lr_d=step))
-    watch.judged(4, 7.25)
+    watch.judged(4, JUDGED)
     watch.flush()
     watch.close()
     found = records(tmp_path)
@@ -42,7 +45,7 @@ def test_a_record_is_the_mean_over_its_steps(tmp_path, capfd):
     assert [r["epoch"] for r in steps] == [0, 0, 1]
     assert all(r["images_per_s"] > 0 for r in steps)
     assert all(set(NAMES) < r.keys() for r in steps)
-    assert [r for r in found if "swd" in r] == [{"step": 4, "epoch": 0, "swd": 7.25}]
+    assert [r for r in found if "swd" in r] == [{"step": 4, "epoch": 0, **JUDGED, "collapse": 0}]
     said = capfd.readouterr().err.splitlines()
     line = next(line for line in said if line.startswith("epoch"))
     for part in (
@@ -65,12 +68,45 @@ def test_tensorboard_has_the_same(tmp_path):
     for step in range(1, 5):
         watch.step(step, values(loss_g=step))
     watch.picture(4, jnp.zeros((4, 128, 128, 1)), Calibration(0, 2000))
+    watch.judged(4, JUDGED)
     watch.flush()
     watch.close()
     assert (tmp_path / "samples" / "00000004.png").read_bytes().startswith(b"\x89PNG")
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert set(NAMES) < set(events.Tags()["tensors"])
+    assert {*NAMES, *JUDGED, "collapse"} < set(events.Tags()["tensors"])
     assert [e.step for e in events.Tensors("loss_g")] == [2, 4]
+
+
+def test_a_collapse_is_told_with_its_step_once(tmp_path, capfd):
+    """Below 0.7 twice running, of which the first time may lie before a resume."""
+    for start, spreads in ((0, (0.9, 0.5, 0.8, 0.6)), (4, (0.55, 0.5, 0.75, 0.6))):
+        watch = make(tmp_path, start_step=start)
+        for step, spread in enumerate(spreads, start + 1):
+            watch.judged(step, JUDGED | {"spread": spread})
+        watch.flush()
+        watch.close()
+    assert [r["collapse"] for r in records(tmp_path)] == [0, 0, 0, 0, 1, 1, 0, 0]
+    said = capfd.readouterr().err.splitlines()
+    assert said[1] == "checkpoint of step 2: KID 0.25, coverage 75 %, spread 0.50, SWD 7.25"
+    (warning,) = (line for line in said if line.startswith("warning"))
+    assert warning.startswith(
+        "warning: step 5: the generator has collapsed: at two checkpoints running its samples are 0.60 and 0.55 as far"
+    )
+
+
+def test_a_generator_that_does_not_vary_yet_has_not_collapsed(tmp_path, capfd):
+    """In the first tenth of the steps, unless it did before."""
+    for total, spreads, expected in (
+        (30, (0.1, 0.2, 0.3, 0.4), [0, 0, 0, 1]),
+        (90, (0.1, 0.9, 0.3, 0.4), [0, 0, 0, 1]),
+    ):
+        watch = make(tmp_path / str(total), total_steps=total)
+        for step, spread in enumerate(spreads, 1):
+            watch.judged(step, JUDGED | {"spread": spread})
+        watch.flush()
+        watch.close()
+        assert [r["collapse"] for r in records(tmp_path / str(total))] == expected
+    assert capfd.readouterr().err.count("warning: step 4") == 2
 
 
 @pytest.mark.parametrize(("start", "kept"), [(0, []), (3, [2]), (4, [2, 4]), (9, [2, 4, 6])])

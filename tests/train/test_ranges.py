@@ -11,7 +11,7 @@ from tests.train.refused import refusal
 
 VALUES = (0, -1, 2, 0.5, 1e30, 99_999_999_999, float("nan"), float("inf"), -float("inf"), "word", True, None)
 # What of them each field may be; text may be any, and is looked for later.
-FROM_0 = {"seed", "recipe.patience", "recipe.gate_epoch", "recipe.blur_epoch", "final_slices"}
+FROM_0 = {"seed", "recipe.patience", "recipe.gate_epoch", "recipe.blur_epoch", "final_slices", "patience"}
 FROM_1 = {
     "epochs",
     "data.num",

@@ -27,7 +27,7 @@ def two(finished_copy, tiny):
     state = checkpoints.restore(12, program.places(plan).like)
     meta = checkpoints.meta(12)
     now = type(state)(**{**vars(state), "step": state.step + 4})
-    checkpoints.save(now, meta, swd=1e9)
+    checkpoints.save(now, meta, judged={"swd": 1e9})
     checkpoints.close()
     assert checkpoints.steps == [16, 12]
     return finished_copy
@@ -66,7 +66,7 @@ def test_past_a_damaged_checkpoint_when_asked(place, two, tiny, tmp_path, capfd)
     assert said.count(f"going on from step 12; the damaged one is {newest}.damaged now") == 1
     assert sorted(p.name for p in newest.parent.iterdir()) == ["12", "16.damaged"]
     checkpoints = checkpoint.Checkpoints(two)
-    checkpoints.save(type(state)(**{**vars(state), "step": state.step + 4}), plan.meta, swd=0)
+    checkpoints.save(type(state)(**{**vars(state), "step": state.step + 4}), plan.meta, judged={"swd": 0.0})
     checkpoints.close()
     assert sorted(p.name for p in newest.parent.iterdir()) == ["16", "16.damaged"]
 
@@ -86,7 +86,7 @@ def test_a_rate_may_be_lowered_on_record(finished_copy, tiny, capfd):
     for name in ("g_plateau", "d_plateau"):
         np.testing.assert_allclose(getattr(state, name).lr, getattr(before, name).lr / 4, rtol=1e-6)
     checkpoints = checkpoint.Checkpoints(finished_copy)
-    checkpoints.save(type(state)(**{**vars(state), "step": state.step + 4}), plan.meta, swd=0)
+    checkpoints.save(type(state)(**{**vars(state), "step": state.step + 4}), plan.meta, judged={"swd": 0.0})
     checkpoints.close()
     about = checkpoints.meta(16)
     assert about["config"]["recipe"]["lr"] == 2.5e-4

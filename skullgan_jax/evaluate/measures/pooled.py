@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from skullgan_jax.evaluate.measures import compare, controls, features, fidelity, spectrum
+from skullgan_jax.evaluate.measures import compare, controls, spectrum
 from skullgan_jax.evaluate.measures.table import MEASURES
-from skullgan_jax.slices import duplicates
+from skullgan_jax.slices import duplicates, features, fidelity
 
 
 @dataclasses.dataclass

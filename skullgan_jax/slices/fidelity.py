@@ -54,6 +54,24 @@ class Gram:
             "kid": _kid(ff, rr, rf),
         }
 
+    def spread(self, fake: np.ndarray, real: np.ndarray) -> float:
+        """How far apart the fakes are, in parts of how far the reals are: near 0 where a few are drawn over and over.
+
+        The distance of a fake to the nearest other one, in the median, over the same of the reals. Unlike the median
+        over all pairs it sees a collapse to two images, too, of which half of the pairs are well apart.
+
+        Args:
+          fake: (A,) indices, A > 1.
+          real: (B,) indices, of as many.
+        """
+        nearest = [
+            np.sqrt(max(float(np.median(_radii(self._apart(members, members), 1))), 0.0)) for members in (fake, real)
+        ]
+        return nearest[0] / max(nearest[1], 1e-6)
+
+    def _apart(self, a: np.ndarray, b: np.ndarray):
+        return _squared(self.gram[np.ix_(a, b)], self.squares[a], self.squares[b])
+
 
 def _kid(ff, rr, rf) -> float:
     """E k(f, f') + E k(r, r') - 2 E k(r, f), pairs of one with itself left out; k(x, y) = (x.y + 1)^3.

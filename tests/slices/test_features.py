@@ -1,0 +1,28 @@
+"""Features of slices: their scale, and the waves that their filters answer."""
+
+import numpy as np
+import pytest
+
+from skullgan_jax.data import phantom
+from skullgan_jax.slices import features
+
+
+def test_features_are_scaled_by_the_reals():
+    a, b = phantom.segments(120, 1), phantom.segments(60, 2)
+    real, other = features.scaled(features.describe(a), [features.describe(b)])
+    assert real.shape == (120, 448)
+    np.testing.assert_allclose(real.mean(0), 0, atol=0.02)  # 0 but for what is clipped
+    shape, texture = (x.var(0).sum() for x in np.split(real, [256], 1))
+    assert (shape, texture) == pytest.approx((0.5, 0.5), rel=1e-4)
+    assert np.square(other.mean(0)).sum() < 0.1  # the same source
+
+
+def test_gabor_filters_find_their_wave():
+    """A wave of 4 pixels along x has the energy of the filters across it alone, and none a constant."""
+    x = np.arange(128)
+    hu = np.stack([np.full((128, 128), 1500.0), np.broadcast_to(1000 * np.cos(np.pi / 2 * x), (128, 128))])
+    _, texture = features.describe(hu.astype(np.float32))
+    cells = texture[:, :64].reshape(2, 4, 4, 4)[:, 1:3, 1:3]  # the finest level, away from the sides
+    assert np.abs(cells[0]).max() < 1e-3
+    energies = np.expm1(cells[1].mean((0, 1))) * 100
+    assert energies[0] > 3 * max(energies[1:])
