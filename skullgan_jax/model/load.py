@@ -13,14 +13,14 @@ import numpy as np
 from flax import traverse_util
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import compiled
+from skullgan_jax.machine import programs
 from skullgan_jax.model import checkpoint, directory, pytorch_pair
 from skullgan_jax.model.trained import Model
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
 
 
-@compiled.kept()
+@programs.kept()
 def load(path: str | os.PathLike) -> Model:
     """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
 

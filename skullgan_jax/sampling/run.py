@@ -16,7 +16,7 @@ import numpy as np
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import compiled
+from skullgan_jax.machine import programs
 from skullgan_jax.machine.lock import in_turn
 from skullgan_jax.model import draw
 from skullgan_jax.model.trained import Model
@@ -28,7 +28,7 @@ from skullgan_jax.sampling.store import Damaged, Store, attributes, is_remote
 _TURNS = 3  # what was there, and at the end is not, is drawn again
 
 
-@compiled.kept()
+@programs.kept()
 def run(trained: Model, job: Job) -> None:
     """Does what this process has to do of the job, and completes the output if nothing is missing then.
 

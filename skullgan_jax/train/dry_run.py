@@ -8,7 +8,7 @@ import time
 import jax
 
 from skullgan_jax.command.progress import duration
-from skullgan_jax.machine.compiled import kept
+from skullgan_jax.machine.programs import kept
 from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed
 from skullgan_jax.train import program, resume, setup

@@ -8,7 +8,7 @@ import jax
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files, memory
-from skullgan_jax.machine.compiled import kept
+from skullgan_jax.machine.programs import kept
 from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed, lock
 from skullgan_jax.train import finish, judge, monitor, program, resume, setup, trace

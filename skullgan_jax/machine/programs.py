@@ -98,6 +98,25 @@ def tidy(path: str | os.PathLike, limit: int = LIMIT) -> None:
     os.utime(stamp, (began - 1, began - 1))  # clocks of file systems are coarse
 
 
+def took(name: str) -> float | None:
+    """The seconds that `note` has of a program; None where it has none."""
+    try:
+        return float(_note(name).read_text())
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def note(name: str, seconds: float) -> None:
+    """Remember, beside what is kept, how long a program took to compile."""
+    with contextlib.suppress(OSError, TypeError):
+        _note(name).write_text(f"{seconds:.1f}")
+
+
+def _note(name: str) -> pathlib.Path:
+    """Raises TypeError where nothing is kept."""
+    return pathlib.Path(_configured()["jax_compilation_cache_dir"], f"{name}.seconds")
+
+
 def _whole(entry: pathlib.Path) -> bool:
     """Whether it unpacks: both ways of packing end with a checksum."""
     packed = entry.read_bytes()
