@@ -48,7 +48,7 @@ def generator(pair: Pair) -> Callable:
     """
     graph, _ = pair.graphs()
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def generate(params, stats, key, indices):
         z, noise = rng.latents(key, indices, pair.nz, pair.ngf)
         return networks.apply(graph, params, stats, z, noise, train=False)[0]
@@ -89,7 +89,7 @@ def _batch_statistics(pair: Pair, batch: int) -> Callable:
     """Jitted (params, stream, start) -> the statistics of one batch of latents."""
     graph, _ = pair.graphs()
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def one(params, stream, start):
         z, noise = rng.latents(stream, start + jnp.arange(batch), pair.nz, pair.ngf)
         moved = networks.apply(graph, params, _no_statistics(pair), z, noise, train=True)[1]
