@@ -57,8 +57,12 @@ def _sharing(file: pathlib.Path) -> str:
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
-    """The folder of compiled programs, for this process and those it starts; kept if the environment names one."""
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("compiled"))
+    """The folder of compiled programs, for this process and those it starts: as everywhere, or one for the session."""
+    from skullgan_jax.machine import programs
+
+    folder = (
+        os.environ.get("JAX_COMPILATION_CACHE_DIR") or programs.folder() or str(tmp_path_factory.mktemp("compiled"))
+    )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     cache_in(folder)

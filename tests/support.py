@@ -30,7 +30,12 @@ def _known(options: dict) -> dict:
 # The tiny nets of the tests run for milliseconds; a CPU's optimiser would take ten times as long as they do, and the
 # emitters of fused loops, without it, as long again.
 QUICK = _known({"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False})
-quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
+_jit = jax.jit  # in whose place tests put the next
+
+
+def quick_jit(f, *, compiler_options=None, **options):
+    """jax.jit with these options above those of the program."""
+    return _jit(f, compiler_options={**(compiler_options or {}), **QUICK}, **options)
 
 
 def ended(process, returncode: int) -> str:

@@ -207,6 +207,7 @@ def _map(flags, slices, hu_max: float | None) -> None:
     import numpy as np
 
     from skullgan_jax.acoustics import formats, maps
+    from skullgan_jax.machine import programs
     from skullgan_jax.machine.lock import only_writer
 
     formats.form(flags.output)
@@ -252,7 +253,7 @@ def _map(flags, slices, hu_max: float | None) -> None:
             done += last - first
             progress(done)
 
-    with only_writer(flags.output):
+    with programs.kept(), only_writer(flags.output):
         there = formats.about(flags.output)
         if there is not None:
             _check_same(flags.output, there, about)

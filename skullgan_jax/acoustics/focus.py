@@ -10,6 +10,7 @@ import numpy as np
 from skullgan_jax.acoustics.maps import Medium
 from skullgan_jax.acoustics.solver import Field, Grid, simulate, tone_burst
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import programs
 
 FREQUENCY, CYCLES, PRESSURE = 0.5e6, 5, 1e6  # Hz, of the burst, Pa: TUSNet's
 _TEST_PRESSURE = 10.0  # Pa, of one cycle that a target sends to find the delays
@@ -94,6 +95,7 @@ def sonicate(medium: Medium, grid: Grid, elements, delays, *, frequency=FREQUENC
     return simulate(medium, grid, elements, tone_burst(grid, frequency, CYCLES, pressure, delays))
 
 
+@programs.kept()
 def aberration(
     medium: Medium, pixel_mm: float, target: tuple[int, int] | None = None, *, frequency: float = FREQUENCY
 ) -> Focus:

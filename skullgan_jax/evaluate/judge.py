@@ -16,12 +16,14 @@ from skullgan_jax.evaluate.measures import (
     pooled,
     spectrum,
 )
+from skullgan_jax.machine import programs
 from skullgan_jax.slices import copies, duplicates, fidelity, radiology
 from skullgan_jax.version import __version__
 
 LEAST = 50  # slices of each set, and different reals with a skull; with fewer, halves of the reals say nothing
 
 
+@programs.kept()
 def evaluate(
     real: Slices,
     fake: Slices,

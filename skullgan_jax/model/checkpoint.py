@@ -19,14 +19,16 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent import futures
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp  # a quarter of a second, which a model directory does without
 
 T = TypeVar("T")
 ELIGIBLE = 0.9  # of the highest coverage: what a checkpoint must have to be the best
@@ -105,6 +107,8 @@ class Checkpoints:
         Raises:
           InputError: this or the previous save failed, e.g. for lack of space.
         """
+        import orbax.checkpoint as ocp
+
         step = int(state.step)
         try:
             self._settle()
@@ -178,6 +182,8 @@ class Checkpoints:
 
     def restore_parts(self, step: int, like, *, partial: bool = True):
         """Some fields of the state, by name, e.g. the weights without Adam's moments. Raises Damaged."""
+        import orbax.checkpoint as ocp
+
         folder = self.folder / str(step)
         _, sums, _ = _read(folder)
         arguments = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), like)
@@ -342,7 +348,9 @@ def whole(tree):
     return jax.tree.map(of, tree)
 
 
-def _writer(folder: pathlib.Path) -> ocp.AsyncCheckpointer:
+def _writer(folder: pathlib.Path) -> "ocp.AsyncCheckpointer":
+    import orbax.checkpoint as ocp
+
     def flush():  # before the new one gets its final name; Orbax calls it in one process
         for entry in folder.glob("*.orbax-checkpoint-tmp*"):
             files.flush(entry)
@@ -351,8 +359,10 @@ def _writer(folder: pathlib.Path) -> ocp.AsyncCheckpointer:
     return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler("state", "meta"), async_options=options)
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
+def _alone() -> "ocp.options.MultiprocessingOptions":
     """Of a job of several processes any may read what lies there, without waiting for the others."""
+    import orbax.checkpoint as ocp
+
     mine = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"reader_{mine}"

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from skullgan_jax.nets import networks, rng
 from skullgan_jax.nets.layers import BN_MOMENTUM
 from skullgan_jax.nets.networks import Weights
-from skullgan_jax.nets.pair import Pair
+from skullgan_jax.nets.pair import Pair, compiler_options
 from skullgan_jax.slices import radiology
 from skullgan_jax.slices.calibration import Calibration
 
@@ -48,7 +48,7 @@ def generator(pair: Pair) -> Callable:
     """
     graph, _ = pair.graphs()
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def generate(params, stats, key, indices):
         z, noise = rng.latents(key, indices, pair.nz, pair.ngf)
         return networks.apply(graph, params, stats, z, noise, train=False)[0]
@@ -89,7 +89,7 @@ def _batch_statistics(pair: Pair, batch: int) -> Callable:
     """Jitted (params, stream, start) -> the statistics of one batch of latents."""
     graph, _ = pair.graphs()
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def one(params, stream, start):
         z, noise = rng.latents(stream, start + jnp.arange(batch), pair.nz, pair.ngf)
         moved = networks.apply(graph, params, _no_statistics(pair), z, noise, train=True)[1]
@@ -99,7 +99,7 @@ def _batch_statistics(pair: Pair, batch: int) -> Callable:
 
 
 def _no_statistics(pair: Pair) -> Weights:
-    return jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: pair.init(0)[1]))
+    return jax.tree.map(jnp.zeros_like, pair.shapes()[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +160,9 @@ class Sampler:
         if stats is not None:
             params = _fold(pair.dtype, everywhere)(params, stats)
         self.batch, self._devices = batch, len(devices)
-        self._params, self._key = jax.device_put((params, key(seed)), everywhere)
-        self._program = _program(pair, stats is not None, calibration, pixel_mm, batch, mesh)
+        rng.check(seed)
+        self._params, self._key = jax.device_put(params, everywhere), _key(everywhere)(np.uint32(seed))
+        self._program = _compiled(pair, stats is not None, calibration, pixel_mm, batch, mesh)
 
     def batches(self, numbers: Iterable[int]) -> Iterator[Samples]:
         """Whole batches by their numbers, in the order given; two calls of the devices are queued ahead."""
@@ -224,12 +225,34 @@ def _fold(dtype: str, sharding: NamedSharding) -> Callable:
 
 
 @functools.cache
+def _key(sharding: NamedSharding) -> Callable:
+    """Jitted `key`, as one program instead of three."""
+    return jax.jit(key, out_shardings=sharding)
+
+
+@functools.cache
+def _compiled(
+    pair: Pair, folded: bool, calibration: Calibration, pixel_mm: float, batch: int, mesh: jax.sharding.Mesh
+) -> jax.stages.Compiled:
+    """`_program`, compiled, for `Sampler.batches`."""
+    everywhere, by_device = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("data")))
+    params, stats, *_ = pair.shapes()
+    if folded:
+        params = jax.eval_shape(_fold(pair.dtype, everywhere), params, stats)
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), params)
+    stream = jax.eval_shape(_key(everywhere), np.uint32(0))
+    starts = jax.ShapeDtypeStruct((mesh.size,), np.uint32, sharding=by_device)
+    run = _program(pair, folded, calibration, pixel_mm, batch, mesh)
+    return run.lower(params, stream, starts).compile(compiler_options())
+
+
+@functools.cache
 def _program(
     pair: Pair, folded: bool, calibration: Calibration, pixel_mm: float, batch: int, mesh: jax.sharding.Mesh
 ) -> Callable:
     """Jitted (params, key, starts) -> (hu, measures): a batch on each device from its start."""
     graph = networks.structure(functools.partial(pair.generator, folded=folded))
-    stats = {} if folded else jax.eval_shape(lambda: pair.init(0)[1])
+    stats = {} if folded else pair.shapes()[1]
 
     def draw(params, key, starts):
         indices = starts[0] + jnp.arange(batch, dtype=jnp.uint32)

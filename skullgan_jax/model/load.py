@@ -13,12 +13,14 @@ import numpy as np
 from flax import traverse_util
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import programs
 from skullgan_jax.model import checkpoint, directory, pytorch_pair
 from skullgan_jax.model.trained import Model
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
 
 
+@programs.kept()
 def load(path: str | os.PathLike) -> Model:
     """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
 
@@ -92,7 +94,7 @@ def _from_directory(folder: pathlib.Path) -> Model:
 
 def _check(model: Model, path: str | os.PathLike) -> None:
     """Refuse weights of other shapes, and numbers that nothing but 0 HU would come of."""
-    g_params, g_stats, *d = jax.eval_shape(lambda: model.pair.init(0))
+    g_params, g_stats, *d = model.pair.shapes()
     alone = model.d_params is None
     expected = (g_params, g_stats, *((None, None) if alone else d), g_stats if model.standing is not None else None)
     found = (model.g_params, model.g_stats, model.d_params, model.d_stats, model.standing)
@@ -136,7 +138,7 @@ def _from_checkpoint(folder: pathlib.Path, checkpoints: checkpoint.Checkpoints, 
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        dict(zip(names, jax.eval_shape(lambda: pair.init(0)), strict=True)),
+        dict(zip(names, pair.shapes(), strict=True)),
     )
     parts = jax.device_get(checkpoints.restore_parts(step, like))
     model = Model(

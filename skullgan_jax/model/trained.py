@@ -13,7 +13,7 @@ from flax import traverse_util
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import lock
+from skullgan_jax.machine import lock, programs
 from skullgan_jax.model import directory, draw, select
 from skullgan_jax.nets import networks
 from skullgan_jax.nets.networks import Weights
@@ -95,6 +95,7 @@ class Model:
             ]
         )
 
+    @programs.kept()
     def compute_standing(self, *, verbose: bool = False) -> None:
         """Compute the standing statistics, and keep them in the model's folder.
 
@@ -119,6 +120,7 @@ class Model:
         """What standing statistics are computed of."""
         return {"model_sha256": self.sha256, "latents": str(draw.STANDING_LATENTS), "seed": "0"}
 
+    @programs.kept()
     def sampler(
         self,
         *,
@@ -185,6 +187,7 @@ class Model:
         """
         return self.samples(num, seed=seed, start=start, progress=progress, **options).hu
 
+    @programs.kept()
     def samples(
         self,
         num: int,

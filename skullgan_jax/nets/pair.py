@@ -1,6 +1,7 @@
 """The pair as one thing: its sizes, how its networks are made, what they compute in."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,13 +35,42 @@ class Pair:
         return networks.Discriminator(self.nc, self.ndf, dtype=jnp.dtype(self.dtype), rngs=rngs)
 
     def graphs(self) -> tuple[nnx.GraphDef, nnx.GraphDef]:
-        return networks.structure(self.generator), networks.structure(self.discriminator)
+        """The structures of both. Raises InputError where the architecture cannot have such sizes."""
+        return _abstract(self)[0]
+
+    def shapes(self) -> tuple[Weights, Weights, Weights, Weights]:
+        """What `init` gives as ShapeDtypeStructs."""
+        return jax.tree.map(lambda leaf: leaf, _abstract(self)[1])  # trees of one's own
 
     def init(self, seed: int) -> tuple[Weights, Weights, Weights, Weights]:
         """(g_params, g_stats, d_params, d_stats) with the published initialisation. Jittable."""
         _, g_params, g_stats = networks.split(self.generator(nnx.Rngs(rng.stream(seed, "init generator"))))
         _, d_params, d_stats = networks.split(self.discriminator(nnx.Rngs(rng.stream(seed, "init discriminator"))))
         return g_params, g_stats, d_params, d_stats
+
+
+@functools.cache
+def _abstract(pair: Pair) -> tuple[tuple, tuple]:
+    """Structures and shapes, of which a start asks several times; they take a tenth of a second."""
+    both = nnx.eval_shape(lambda: (pair.generator(nnx.Rngs(0)), pair.discriminator(nnx.Rngs(0))))
+    (g_graph, *generator), (d_graph, *discriminator) = map(networks.split, both)
+    return (g_graph, d_graph), (*generator, *discriminator)
+
+
+@functools.cache
+def compiler_options() -> dict[str, bool | str]:
+    """For large programs of ours: the same bits from a CPU in the same time, compiled in two thirds of it.
+
+    XLA's CPU backend makes fused loops by MLIR, or, without these emitters, by LLVM alone; docs/speed.md has the times.
+    """
+    options: dict[str, bool | str] = {"xla_cpu_use_fusion_emitters": False}
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0).lower().compile(options)
+    except jax.errors.JaxRuntimeError:  # no such option: they come and go
+        return {}
+    return options
 
 
 def quick_to_compile(f: Callable, **options: Any) -> jax.stages.Wrapped:

@@ -17,10 +17,16 @@ from skullgan_jax.slices.size import SIZE
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 
 
-def stream(seed: int, name: str) -> jax.Array:
-    """The key of a named stream of a seed. Raises InputError if it has more than the 32 bits that JAX takes of it."""
-    if isinstance(seed, int) and not 0 <= seed < 1 << 32:  # of a traced one nothing can be told
+def check(seed: int) -> None:
+    """Raises InputError if a seed has more than the 32 bits that JAX takes of it."""
+    if not 0 <= seed < 1 << 32:
         raise InputError(f"seed={seed}: give 0 to 2^32 - 1")
+
+
+def stream(seed: int, name: str) -> jax.Array:
+    """The key of a named stream of a seed. Raises InputError as `check`."""
+    if isinstance(seed, int):  # of a traced one nothing can be told
+        check(seed)
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 

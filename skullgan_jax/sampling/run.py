@@ -17,6 +17,7 @@ import numpy as np
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import programs
 from skullgan_jax.machine.lock import in_turn
 from skullgan_jax.sampling.job import Job
 from skullgan_jax.sampling.rows import Damaged, Rows, is_remote
@@ -55,6 +56,7 @@ class Source(Protocol):
         """What a store gets of rows that were drawn."""
 
 
+@programs.kept()
 def run(source: Source, job: Job) -> None:
     """Does what this process has to do of the job, and completes the output if nothing is missing then.
 

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from skullgan_jax.machine import programs
 from skullgan_jax.slices.calibration import BONE_HU
 from skullgan_jax.slices.chunks import in_chunks
 
@@ -97,6 +98,7 @@ def measure(hu: jax.Array, pixel_mm: float) -> dict[str, jax.Array]:
 _program = functools.partial(jax.jit, static_argnums=1)(measure)
 
 
+@programs.kept()
 def measured(hu: np.ndarray, pixel_mm: float) -> dict[str, np.ndarray]:
     """The same of a set of any size, in batches of one shape, for numpy.
 

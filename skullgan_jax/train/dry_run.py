@@ -8,6 +8,7 @@ import time
 import jax
 
 from skullgan_jax.command.progress import duration
+from skullgan_jax.machine.programs import kept
 from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed
 from skullgan_jax.train import program, resume, setup
@@ -16,6 +17,7 @@ from skullgan_jax.train.fields import flat
 _STEPS = 5  # that are timed
 
 
+@kept()
 def dry_run(config, workdir: str) -> None:
     """Print what `train` would do with the same arguments. All processes of a job call it; the first one prints.
 

@@ -4,11 +4,11 @@ import contextlib
 import pathlib
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
 from skullgan_jax.machine import files, memory
+from skullgan_jax.machine.programs import kept
 from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed, lock
 from skullgan_jax.train import finish, judge, monitor, program, resume, setup, trace
@@ -31,7 +31,7 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
     workdir = pathlib.Path(workdir)
     plan = distributed.agree(lambda: setup.prepare(config), same=setup.identity)
     distributed.agree(lambda: resume.check(plan, workdir))
-    with _owned(workdir), _programs_kept(workdir), checkpoint.quiet_libraries():
+    with _owned(workdir), kept(), checkpoint.quiet_libraries():
         checkpoints = checkpoint.Checkpoints(workdir, known=resume.known(workdir))
         try:
             ended = _train(_Run(plan, workdir, checkpoints, profile), distributed.Stop(stop))
@@ -206,24 +206,6 @@ def _owned(workdir: pathlib.Path):
     finally:
         if own:
             own.release()
-
-
-@contextlib.contextmanager
-def _programs_kept(workdir: pathlib.Path):
-    """Compiled programs stay in the workdir, unless JAX has a place for them, so that a run that resumes has them."""
-    if jax.config.jax_compilation_cache_dir is not None:
-        yield
-        return
-    try:
-        _cache_in(str(workdir / "compiled" / memory.kind()))
-        yield
-    finally:
-        _cache_in(None)
-
-
-def _cache_in(folder: str | None) -> None:
-    jax.config.update("jax_compilation_cache_dir", folder)
-    compilation_cache.reset_cache()  # JAX looks for the folder when it first compiles
 
 
 def _kept(checkpoints) -> str:

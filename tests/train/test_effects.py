@@ -12,7 +12,7 @@ import pytest
 
 import skullgan_jax
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import memory
+from skullgan_jax.machine import programs
 from skullgan_jax.model import checkpoint
 from skullgan_jax.train import finish, loop
 from tests.conftest import TINY, cache_in
@@ -55,14 +55,16 @@ def test_reading_a_run(finished, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_training(finished_copy, tiny, no_cache, monkeypatch):
-    """Also one that saves; its compiled programs are kept in its workdir while it lasts."""
+def test_training(finished_copy, tiny, no_cache, compiled, monkeypatch):
+    """Also one that saves; compiled programs are kept while it lasts."""
+    monkeypatch.setattr(programs, "folder", lambda: compiled)
     seen = []
     monkeypatch.setattr(finish, "finish", lambda *_: seen.append(jax.config.jax_compilation_cache_dir))
     before = process()
     loop.train(tiny(epochs=TINY["epochs"] + 1), finished_copy)
     unchanged(before)
-    assert seen == [str(finished_copy / "compiled" / memory.kind())]
+    assert seen == [compiled]
+    assert not (finished_copy / "compiled").exists()
     assert checkpoint.Checkpoints(finished_copy, create=False).latest == 16
 
 
