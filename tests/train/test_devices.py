@@ -48,7 +48,7 @@ def report(batch_size, *counts):
         for _ in range(STEPS)
     ]
     weights = support.pair_weights(pair)
-    published, small = (jax.device_get(state.create(*weights, adam=recipe.adam, lr=lr)) for lr in (recipe.lr, 1e-6))
+    published, small = (jax.device_get(state.create(*weights, recipe=step.Recipe(lr=lr))) for lr in (recipe.lr, 1e-6))
     results = {}
     for count in counts:
         mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
