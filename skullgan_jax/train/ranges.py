@@ -84,7 +84,6 @@ _RANGES = {
     "recipe.gamma": _Number(0, 1e6),
     "recipe.gamma_end": _Number(0, 1e6),
     "recipe.gamma_until": _SHARE,
-    "recipe.penalised": _whole(1),
     "recipe.mirror": _Number(0, 1),
     "recipe.shift": _Number(0, SIZE // 2, whole=True),
     "recipe.shift_share": _Number(0, 1),

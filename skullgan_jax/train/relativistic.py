@@ -22,7 +22,7 @@ from skullgan_jax.train.state import AverageState
 def relativistic_step(
     state: AverageState, reals, z, noise, view: Callable, progress, *, graphs, recipe: Relativistic
 ) -> tuple[AverageState, dict]:
-    """One iteration: the discriminator on pairs of real and fake, then the generator through the updated one.
+    """One iteration: both nets by the same pass of the discriminator, on pairs of a real and a fake.
 
     Args:
       state: before the step.
@@ -31,43 +31,42 @@ def relativistic_step(
       noise: the generator's pair of texture noise arrays.
       view: from fakes (B, 128, 128, nc) to what the discriminator sees of them, differentiable.
       progress: float32 scalar, the share of the run that is done.
-      graphs: the structures of generator and discriminator, and of a discriminator that computes in float32.
+      graphs: the structures of generator and discriminator.
       recipe: the numbers.
 
     Returns:
       The state after the step and a dict of float32 scalars: loss_d, loss_g (ln 2 where nothing is told apart), d_real
-      and d_fake (mean probability, before D's update, that the one is the real one of a pair), r1, r2 (mean squared
-      norm of the logit's gradient at reals and at fakes), gamma, lr_d, lr_g, grad_d, grad_g (global norms).
+      and d_fake (mean probability that the one is the real one of its pair), r1, r2 (mean squared norm of the logit's
+      gradient at reals and at fakes), gamma, lr_d, lr_g, grad_d, grad_g (global norms).
     """
-    g_graph, d_graph, d_exact = graphs
+    g_graph, d_graph = graphs
     lr, gamma = learning_rate(recipe, progress), penalty_weight(recipe, progress)
-
-    def discriminate(params, x):
-        return networks.apply(d_graph, params, state.d_stats, x, train=True)[0]
 
     def generate(params):
         return view(networks.apply(g_graph, params, state.g_stats, z, noise, train=True)[0])
 
     def d_loss(params):
-        real, fake = discriminate(params, reals), discriminate(params, fakes)
-        r1, r2 = (squared_slope(d_exact, params, x[:: recipe.penalised]) for x in (reals, fakes))
+        real, real_slopes = slopes(d_graph, params, reals)
+        fake, fake_slopes = slopes(d_graph, params, fakes)
+        r1, r2 = squared(real_slopes), squared(fake_slopes)
         loss = pairing(real, fake)
-        return loss + gamma / 2 * (r1 + r2), (loss, r1, r2, jnp.mean(jax.nn.sigmoid(real - fake)))
+        return loss + gamma / 2 * (r1 + r2), (loss, real, fake, fake_slopes, r1, r2)
 
     def step(params, adam, gradients):
         directions, adam = recipe.adam.update(gradients, adam)
         return jax.tree.map(lambda p, d: p - lr * d, params, directions), adam
 
     fakes, g_backward = jax.vjp(generate, state.g_iterate)
-    d_gradients, (loss_d, r1, r2, d_real) = jax.grad(d_loss, has_aux=True)(state.d_params)
+    d_gradients, (loss_d, real, fake, fake_slopes, r1, r2) = jax.grad(d_loss, has_aux=True)(state.d_params)
     d_params, d_adam = step(state.d_params, state.d_adam, d_gradients)
 
-    real = discriminate(d_params, reals)
-    loss_g, by_fakes = jax.value_and_grad(lambda x: pairing(discriminate(d_params, x), real))(fakes)
-    (g_gradients,) = g_backward(by_fakes)
+    # No logit depends on another image, so what the penalty is taken of is the gradient that the generator needs.
+    loss_g, by_logit = jax.value_and_grad(pairing)(fake, real)
+    (g_gradients,) = g_backward(by_logit[:, None, None, None] * fake_slopes)
     g_iterate, g_adam = step(state.g_iterate, state.g_adam, g_gradients)
 
     kept = average_decay(recipe, state.step, len(reals))
+    d_real = jnp.mean(jax.nn.sigmoid(real - fake))
     metrics = {
         "loss_d": loss_d,
         "loss_g": loss_g,
@@ -98,13 +97,14 @@ def pairing(better, worse):
     return jnp.mean(jax.nn.softplus(worse - better))
 
 
-def squared_slope(d_graph, params, images):
-    """The mean over images (B, H, W, C) of |d logit / d image|^2: R1 of reals, R2 of fakes (arXiv 1801.04406).
+def slopes(d_graph, params, images):
+    """Logits (B,) of images (B, H, W, C), and the gradient of each by its image, (B, H, W, C)."""
+    logits, backward = jax.vjp(lambda x: networks.apply(d_graph, params, {}, x, train=True)[0], images)
+    return logits, backward(jnp.ones_like(logits))[0]
 
-    A float32 scalar. No logit of this discriminator depends on another image.
-    """
-    _, backward = jax.vjp(lambda x: networks.apply(d_graph, params, {}, x, train=True)[0], images)
-    (slopes,) = backward(jnp.ones(len(images), jnp.float32))
+
+def squared(slopes):
+    """The mean over images of |d logit / d image|^2: R1 of reals, R2 of fakes (Mescheder et al., arXiv 1801.04406)."""
     return jnp.mean(jnp.sum(jnp.square(slopes), (1, 2, 3)))
 
 
@@ -161,9 +161,11 @@ def mirrored(images, key, share: float):
 def make_train_step(pair: Pair, recipe: Relativistic, *, seed: int, steps: int):
     """`train_step(state, batch) -> (state, metrics)` with all that is random drawn from (seed, step).
 
-    batch is a dict with `real`, (B, 128, 128, nc) float32 in [-1, 1]; steps are those of the whole run.
+    batch is a dict with `real`, (B, 128, 128, nc) float32 in [-1, 1]; steps are those of the whole run. The
+    discriminator, a seventh of the work at full size, computes in float32 whatever the generator does: squares of
+    gradients, and gradients of those, are no place for eight bits.
     """
-    graphs = (*pair.graphs(), dataclasses.replace(pair, dtype="float32").graphs()[1])
+    graphs = pair.graphs()[0], dataclasses.replace(pair, dtype="float32").graphs()[1]
 
     def train_step(state: AverageState, batch: dict):
         def key(name: str):
