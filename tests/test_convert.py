@@ -146,6 +146,22 @@ def test_torch_takes_what_is_written(converted, tmp_path):
         assert list(state_dict) != []
 
 
+def test_a_discriminator_of_another_kind_stays_here(converted, tmp_path, capsys):
+    """The generator that it was trained with goes, as any."""
+    d_params = {k: v for k, v in converted.d_params.items() if k.startswith("conv")}
+    pair = dataclasses.replace(PAIR, d_norm="none")
+    model = dataclasses.replace(converted, pair=pair, d_params=d_params, d_stats={})
+    model.batches_tracked = {**converted.batches_tracked, "discriminator": []}
+    model.save(tmp_path / "model")
+    convert.run([f"--model={tmp_path}/model", f"--output={tmp_path}/out", "--to=torch"])
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "netD is not written: this discriminator has no BatchNorm, and PyTorch's, the published one, has"
+    assert said[1:] == [f"wrote {tmp_path}/out/netG.pth"]
+    there, here = (pytorch_file.read(folder / "netG.pth") for folder in (tmp_path / "out", FOLDER))
+    assert there.keys() == here.keys()
+    assert all(np.array_equal(there[key], here[key]) for key in here)
+
+
 @pytest.mark.slow
 def test_full_size_against_torch(tmp_path):
     """Forward within 1e-4 of torch, the way there and back exact, at 203 million parameters."""
