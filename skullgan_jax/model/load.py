@@ -61,7 +61,7 @@ def _from_directory(folder: pathlib.Path) -> Model:
         g, d = networks["generator"], networks.get("discriminator", {})
         tracked, pixel_mm = about["batches_tracked"], float(about["pixel_mm"])
         counted = {"generator": 5, "discriminator": 4 * (sizes["d_norm"] == "batch")}  # how many BatchNorms each has
-        if any(len(tracked[net]) != counted[net] or set(map(type, tracked[net])) != {int} for net in networks):
+        if any(len(tracked[net]) != counted[net] or set(map(type, tracked[net])) - {int} for net in networks):
             raise ValueError("batches_tracked must be a number for each BatchNorm")
         if not 0 < pixel_mm < math.inf:
             raise ValueError(f"pixel_mm is {pixel_mm}")
