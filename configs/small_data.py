@@ -38,5 +38,6 @@ def get_config(size: str = "published") -> ConfigDict:
     config = _skull.get_config(size)
     config.recipe = ConfigDict(dataclasses.asdict(Relativistic()))
     if size == "demo":
+        config.epochs = 100
         config.recipe.lr = 5e-4
     return config

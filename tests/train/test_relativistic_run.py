@@ -1,5 +1,6 @@
-"""Whole runs of the recipe for few slices: what is kept and judged, resumed to the same bits, on any number of devices."""
+"""Whole runs of the recipe for few slices: what is kept, resumed to the same bits, on any number of devices."""
 
+import functools
 import json
 import signal
 
@@ -47,6 +48,9 @@ monitor.Monitor.step = or_die
     assert [r["step"] for r in records(tmp_path / "run") if "loss_d" in r] == [*range(1, 13)]
 
 
+alike = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+
+
 def test_the_model_is_the_average_with_statistics_of_its_own(whole, tiny_small):
     """Those of the exported model, too, which draws with the same ones."""
     plan = setup.prepare(tiny_small())
@@ -55,15 +59,13 @@ def test_the_model_is_the_average_with_statistics_of_its_own(whole, tiny_small):
     apart = np.abs(saved.g_params["main2"]["kernel"] - saved.g_iterate["main2"]["kernel"])
     assert apart.max() > 1e-5
     stats = draw.standing_statistics(plan.pair, saved.g_params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), saved.g_stats, stats)
+    jax.tree.map(alike, saved.g_stats, stats)
     found = load(whole / "checkpoints" / "12")
     jax.tree.map(np.testing.assert_array_equal, found.g_params, saved.g_params)
     jax.tree.map(np.testing.assert_array_equal, found.g_stats, saved.g_stats)
     assert (found.pair.d_norm, found.d_stats, found.batches_tracked["discriminator"]) == ("none", {}, [])
     exported = load(whole / "model")
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), exported.standing, exported.g_stats
-    )
+    jax.tree.map(alike, exported.standing, exported.g_stats)
     hu = exported.sample(4, seed=plan.config.seed)
     np.testing.assert_array_equal(hu, np.load(whole / "slices.npy"))
     called = classify.discriminator(exported, {"real": hu, "fake": hu}, None, 0)
