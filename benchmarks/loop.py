@@ -50,7 +50,7 @@ def main():
     reals = np.zeros((args.batch, 128, 128, 1), np.float32)
 
     def bare_seconds():
-        now = quick_to_compile(lambda: state.create(*pair.init(config.seed), adam=recipe.adam, lr=recipe.lr))()
+        now = quick_to_compile(lambda: state.create(*pair.init(config.seed), recipe=recipe))()
         for i in range(2 * per_epoch):
             if i == 3:
                 start = time.perf_counter()

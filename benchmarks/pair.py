@@ -3,6 +3,7 @@
     python benchmarks/pair.py                          # CPU, full size, alternating with PyTorch, medians
     python benchmarks/pair.py --torch=tuned            # PyTorch with our allocator settings, too
     python benchmarks/pair.py --torch=none --dtype=bfloat16 --batches=16,64,256     # GPU or TPU
+    python benchmarks/pair.py --what=recipes --nz=64 --ngf=16 --ndf=16    # the step of small_data.py:demo by the other
 
 Rates are images per second. Arithmetic is counted from the published shapes (24.7 GFLOP per sampled image, 85 per
 training image at full size), whatever the form that computes them; `peak` is a matrix product of 8192 (CPU: 2048) in
@@ -11,6 +12,7 @@ PyTorch runs in a process of its own, by default as it comes. The two take turns
 """
 
 import argparse
+import dataclasses
 import itertools
 import os
 import resource
@@ -121,12 +123,13 @@ def main():
     import jax.numpy as jnp
 
     from skullgan_jax.model import draw
-    from skullgan_jax.train import state, step
+    from skullgan_jax.train import relativistic, state, step
+    from skullgan_jax.train.recipe import Relativistic
 
     device = jax.devices()[0]
     pair = Pair(nz=args.nz, ngf=args.ngf, ndf=args.ndf, dtype=args.dtype)
     recipe = step.Recipe(gate_epoch=10**6)  # both nets step, as for the first ten epochs
-    peer = None if args.torch == "none" else Torch(args.torch)
+    peer = None if args.torch == "none" or args.what == "recipes" else Torch(args.torch)
 
     n = 8192 if device.platform != "cpu" else 2048
     a = jax.random.normal(jax.random.key(0), (n, n), jnp.dtype(args.dtype))
@@ -143,8 +146,35 @@ def main():
             line += f" {batch / seconds['torch']:10.2f} {seconds['torch'] / seconds['ours']:6.2f}"
         print(line, flush=True)
 
-    g_params, g_stats, d_params, d_stats = quick_to_compile(lambda: pair.init(0))()
+    reals = np.tanh(np.random.default_rng(0).standard_normal((args.batch, 128, 128, 1), np.float32))
+    batch = {"real": jnp.asarray(reals), "blur": jnp.asarray(reals)}
+    published = step.make_train_step(pair, recipe, seed=0, steps_per_epoch=125)
+
+    def stepping(pair, recipe, train_step):
+        """A function that takes a step, from its own first state on."""
+        run = jax.jit(train_step, donate_argnums=0)
+        holder = [quick_to_compile(lambda: state.create(*pair.init(0), recipe=recipe))()]
+
+        def advance():
+            holder[0], values = run(holder[0], batch)
+            jax.block_until_ready(values)
+
+        return advance
+
+    if "recipes" in args.what:
+        small = Relativistic()
+        smooth = dataclasses.replace(pair, d_norm=small.d_norm)
+        other = relativistic.make_train_step(smooth, small, seed=0, steps=1000)
+        contestants = {"published": stepping(pair, recipe, published), "small": stepping(smooth, small, other)}
+        seconds = alternate(contestants, args.rounds)
+        print(
+            f"step of batch {args.batch}: published {seconds['published']:.3f} s, small data {seconds['small']:.3f} s, "
+            f"{seconds['small'] / seconds['published']:.2f} times",
+            flush=True,
+        )
+        contestants.clear()
     if "sample" in args.what:
+        g_params, g_stats, *_ = quick_to_compile(lambda: pair.init(0))()
         generate = draw.generator(pair)
         for batch in map(int, args.batches.split(",")):
             contestants = {
@@ -153,20 +183,9 @@ def main():
             if peer:
                 contestants["torch"] = lambda b=batch: peer.run("sample", b)
             report("sample", batch, g_flop, alternate(contestants, args.rounds))
+        del g_params, g_stats
     if "step" in args.what:
-        now = state.create(g_params, g_stats, d_params, d_stats, adam=recipe.adam, lr=recipe.lr)
-        del g_params, g_stats, d_params, d_stats
-        train_step = jax.jit(step.make_train_step(pair, recipe, seed=0, steps_per_epoch=125), donate_argnums=0)
-        reals = np.tanh(np.random.default_rng(0).standard_normal((args.batch, 128, 128, 1), np.float32))
-        batch = {"real": jnp.asarray(reals), "blur": jnp.asarray(reals)}
-        holder = [now]
-        del now
-
-        def ours():
-            holder[0], values = train_step(holder[0], batch)
-            jax.block_until_ready(values)
-
-        contestants = {"ours": ours}
+        contestants = {"ours": stepping(pair, recipe, published)}
         if peer:
             contestants["torch"] = lambda: peer.run("step", args.batch)
         # Forward and both gradients of G; D on reals and fakes with both, and once more for the gradient of its input.

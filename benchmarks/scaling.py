@@ -56,7 +56,7 @@ def hlo(form: str, dtype: str, devices: int, batch: int, sizes: dict, output: pa
     places = {"in_shardings": (everywhere, by_image), "out_shardings": everywhere, "donate_argnums": 0}
     run = jax.jit(step.make_train_step(pair, recipe, seed=0, steps_per_epoch=125), **places)
     image = jax.ShapeDtypeStruct((batch, 128, 128, pair.nc), jnp.float32)
-    now = jax.eval_shape(lambda: state.create(*pair.init(0), adam=recipe.adam, lr=recipe.lr))
+    now = jax.eval_shape(lambda: state.create(*pair.init(0), recipe=recipe))
     inputs = now, {"real": image, "blur": image}
     if form == "accelerator":
         anywhere = [jax.export.DisabledSafetyCheck.platform()]

@@ -101,12 +101,25 @@ def tiny(compiled, load_config, _programs_traced_once):
 
 
 @pytest.fixture(scope="session")
+def tiny_small(tiny, load_config):
+    """The same with the recipe for few slices."""
+
+    def make(**changes):
+        config = tiny()
+        config.recipe = load_config("small_data", "demo").recipe
+        config.update_from_flattened_dict(changes)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def start(compiled):
     """A function of a workdir, flags and Python code to run before: the training command as a process."""
 
-    def popen(workdir, *flags, code=None, env=()):
+    def popen(workdir, *flags, config="skull", code=None, env=()):
         flags = [*(f"--config.{k}={v}" for k, v in TINY.items()), *flags]
-        args = [f"--config={ROOT}/configs/skull.py:demo", f"--workdir={workdir}", *flags]
+        args = [f"--config={ROOT}/configs/{config}.py:demo", f"--workdir={workdir}", *flags]
         command = ["-m", "skullgan_jax.main", *args]
         if code:
             command = [

@@ -7,8 +7,9 @@ import jax
 import pytest
 
 from skullgan_jax.nets.pair import Pair
+from skullgan_jax.train import recipe
 from skullgan_jax.train.fields import flat
-from skullgan_jax.train.recipe import Recipe
+from skullgan_jax.train.recipe import Recipe, Relativistic
 from tests.conftest import ROOT
 
 
@@ -27,25 +28,42 @@ def test_the_published_numbers(load_config):
     assert [sum(x.size for x in jax.tree.leaves(t)) for t in (shapes[0], shapes[2])] == [192_002_304, 11_164_353]
 
 
-@pytest.mark.parametrize(("name", "size"), [("skull", ()), ("skull", ("demo",)), ("celeba", ()), ("celeba", ("demo",))])
+CONFIGS = {"skull": Recipe, "celeba": Recipe, "small_data": Relativistic}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("size", [(), ("demo",)])
 def test_every_recipe_and_model_field_is_a_flag(name, size, load_config):
-    config = load_config(name, *size)
-    assert set(config.recipe) == {f.name for f in dataclasses.fields(Recipe)}
-    assert set(config.model) == {f.name for f in dataclasses.fields(Pair)}
-    for field in dataclasses.fields(Recipe):
+    """But what the recipe decides: the kind of its discriminator."""
+    config, kind = load_config(name, *size), CONFIGS[name]
+    assert type(recipe.of(config.recipe)) is kind
+    assert set(config.recipe) == {f.name for f in dataclasses.fields(kind)}
+    assert set(config.model) == {f.name for f in dataclasses.fields(Pair)} - {"d_norm"}
+    for field in dataclasses.fields(kind):
         assert type(config.recipe[field.name]) is type(field.default), field.name
 
 
-def test_every_field_has_a_meaning(load_config):
-    meanings = {name: meaning for name, (_, meaning) in runpy.run_path(ROOT / "configs" / "skull.py")["FIELDS"].items()}
-    for name, size in (("skull", ()), ("skull", ("demo",)), ("celeba", ())):
-        assert flat(load_config(name, *size).to_dict()).keys() == meanings.keys()
+@pytest.mark.parametrize("name", ["skull", "small_data"])
+def test_every_field_has_a_meaning(name, load_config):
+    fields = runpy.run_path(ROOT / "configs" / f"{name}.py")["FIELDS"]
+    meanings = {name: meaning for name, (_, meaning) in fields.items()}
+    for config, size in [(name, ()), (name, ("demo",)), *([("celeba", ())] if name == "skull" else [])]:
+        assert flat(load_config(config, *size).to_dict()).keys() == meanings.keys()
     assert min(len(meaning.split()) for meaning in meanings.values()) >= 3
     assert len(set(meanings.values())) == len(meanings)
 
 
-def test_skull_recipe_is_the_default(load_config):
+def test_the_recipes_are_the_defaults(load_config):
     assert Recipe(**load_config("skull").recipe) == Recipe()
+    assert Relativistic(**load_config("small_data").recipe) == Relativistic()
+
+
+@pytest.mark.parametrize("size", [(), ("demo",)])
+def test_small_data_differs_in_its_recipe_alone(size, load_config):
+    """The generator, its data and what is shown are those of skull.py."""
+    skull, small = (load_config(name, *size) for name in ("skull", "small_data"))
+    skull.recipe = small.recipe
+    assert differences(skull, small).keys() <= {"epochs", "checkpoint_every", "sample_every"}
 
 
 def test_the_demo_is_small_and_needs_no_data(load_config):
@@ -68,5 +86,6 @@ def test_celeba_differs_in_data_and_length_alone(load_config):
 
 
 def test_another_size_is_refused(load_config):
-    with pytest.raises(ValueError, match=r"there is only configs/skull.py and configs/skull.py:demo"):
-        load_config("skull", "large")
+    for name in ("skull", "small_data"):
+        with pytest.raises(ValueError, match=rf"there is only configs/{name}.py and configs/{name}.py:demo"):
+            load_config(name, "large")

@@ -146,6 +146,21 @@ def test_torch_takes_what_is_written(converted, tmp_path):
         assert list(state_dict) != []
 
 
+def test_a_discriminator_of_another_kind_stays_here(converted, tmp_path, capsys):
+    """The generator that it was trained with goes, as any."""
+    d_params = {k: v for k, v in converted.d_params.items() if k.startswith("conv")}
+    pair = dataclasses.replace(PAIR, d_norm="none")
+    model = dataclasses.replace(converted, pair=pair, d_params=d_params, d_stats={})
+    model.batches_tracked = {**converted.batches_tracked, "discriminator": []}
+    model.save(tmp_path / "model")
+    convert.run([f"--model={tmp_path}/model", f"--output={tmp_path}/out", "--to=torch"])
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2] == "netD is not written: this discriminator has no BatchNorm, and PyTorch's, the published one, has"
+    assert said[-1:] == [f"wrote {tmp_path}/out/netG.pth"]
+    params, stats, _ = pytorch_names.from_torch("generator", pytorch_file.read(tmp_path / "out" / "netG.pth"), PAIR)
+    jax.tree.map(np.testing.assert_array_equal, (params, stats), (converted.g_params, converted.g_stats))
+
+
 @pytest.mark.slow
 def test_full_size_against_torch(tmp_path):
     """Forward within 1e-4 of torch, the way there and back exact, at 203 million parameters."""

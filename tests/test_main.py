@@ -87,7 +87,14 @@ def test_help_names_the_command_and_its_flags(program, usage, flag, typed):
 
 
 @pytest.mark.parametrize(
-    ("name", "epochs", "lr"), [("skull.py", 1000, 3e-4), ("skull.py:demo", 20, 1e-3), ("celeba.py", 10, 3e-4)]
+    ("name", "epochs", "lr"),
+    [
+        ("skull.py", 1000, 3e-4),
+        ("skull.py:demo", 20, 1e-3),
+        ("celeba.py", 10, 3e-4),
+        ("small_data.py", 1000, 2e-4),
+        ("small_data.py:demo", 100, 5e-4),
+    ],
 )
 def test_help_shows_every_field_with_its_meaning_and_default(name, epochs, lr, typed):
     code, said, _ = typed(f"--config=configs/{name}", "--help")

@@ -74,7 +74,8 @@ def test_what_is_inside(wheel):
     with zipfile.ZipFile(wheel) as files:
         names = {name.removeprefix("skullgan_jax/") for name in files.namelist()}
         (metadata,) = (files.read(name).decode() for name in files.namelist() if name.endswith("/METADATA"))
-    wanted = {"configs/skull.py", "configs/celeba.py", "notebooks/train.ipynb", "notebooks/inference.ipynb"}
+    wanted = {f"configs/{name}.py" for name in ("skull", "celeba", "small_data")}
+    wanted |= {"notebooks/train.ipynb", "notebooks/inference.ipynb"}
     assert wanted | {"evaluate/turing/turing.html", "light.txt", "py.typed"} <= names
     sources = {str(path.relative_to(ROOT / "skullgan_jax")) for path in (ROOT / "skullgan_jax").rglob("*.py")}
     assert sources <= names

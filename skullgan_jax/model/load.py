@@ -59,10 +59,11 @@ def _from_directory(folder: pathlib.Path) -> Model:
     try:
         about, networks, standing = directory.read(folder)
         sizes: dict[str, Any] = {k: int(about[k]) for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None}
+        sizes["d_norm"] = about.get("d_norm") or "batch"  # an earlier version knew no other
         g, d = networks["generator"], networks.get("discriminator", {})
         tracked, pixel_mm = about["batches_tracked"], float(about["pixel_mm"])
-        counted = {"generator": 5, "discriminator": 4}  # how many BatchNorms each has
-        if any(len(tracked[net]) != counted[net] or set(map(type, tracked[net])) != {int} for net in networks):
+        counted = {"generator": 5, "discriminator": 4 * (sizes["d_norm"] == "batch")}  # how many BatchNorms each has
+        if any(len(tracked[net]) != counted[net] or set(map(type, tracked[net])) - {int} for net in networks):
             raise ValueError("batches_tracked must be a number for each BatchNorm")
         if not 0 < pixel_mm < math.inf:
             raise ValueError(f"pixel_mm is {pixel_mm}")
@@ -76,7 +77,7 @@ def _from_directory(folder: pathlib.Path) -> Model:
             g_params=g["params"],
             g_stats=g["stats"],
             d_params=d.get("params"),
-            d_stats=d.get("stats"),
+            d_stats=d.get("stats", {} if d else None),  # none of a discriminator without BatchNorm
             calibration=Calibration.from_dict(about["calibration"]),
             pixel_mm=pixel_mm,
             provenance=provenance,
@@ -147,7 +148,7 @@ def _from_checkpoint(folder: pathlib.Path, checkpoints: checkpoint.Checkpoints, 
         calibration=Calibration.from_dict(meta["calibration"]),
         pixel_mm=meta["pixel_mm"],
         # As PyTorch would have counted: the discriminator sees reals, fakes, and fakes again in a step.
-        batches_tracked={"generator": [step] * 5, "discriminator": [3 * step] * 4},
+        batches_tracked={"generator": [step] * 5, "discriminator": [3 * step] * len(parts["d_stats"])},
         provenance={
             "workdir": folder.name,
             "step": step,

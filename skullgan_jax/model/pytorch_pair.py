@@ -170,6 +170,8 @@ def _scale_of_background(look: Callable, pair: Pair, params: Weights, stats: Wei
 def write(trained: Model, folder: pathlib.Path, to: str) -> list[pathlib.Path]:
     """Write the published networks' state dicts: netG and netD, .pth or .safetensors, into a new folder.
 
+    A discriminator of another kind than the published is left out, which is said.
+
     Args:
       trained: the model.
       folder: where to; written beside, then renamed.
@@ -179,6 +181,9 @@ def write(trained: Model, folder: pathlib.Path, to: str) -> list[pathlib.Path]:
       The files.
     """
     networks = {"generator": (trained.g_params, trained.g_stats), "discriminator": (trained.d_params, trained.d_stats)}
+    if trained.d_params is not None and trained.pair.d_norm != "batch":
+        say("netD is not written: this discriminator has no BatchNorm, and PyTorch's, the published one, has")
+        del networks["discriminator"]
     names = []
     with files.whole(folder) as partial:
         partial.mkdir()

@@ -279,7 +279,7 @@ class Model:
             networks["discriminator"] = (self.d_params, self.d_stats)
         sizes = {k: v for k, v in dataclasses.asdict(self.pair).items() if k != "dtype"}
         about = {
-            **(sizes if self.d_params is not None else {**sizes, "ndf": None}),
+            **(sizes if self.d_params is not None else {**sizes, "ndf": None, "d_norm": None}),
             "calibration": self.calibration.to_dict(),
             "pixel_mm": self.pixel_mm,
             "batches_tracked": self.batches_tracked,

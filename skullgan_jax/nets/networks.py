@@ -30,6 +30,7 @@ from skullgan_jax.nets.layers import (
 )
 
 Array: TypeAlias = jax.Array | np.ndarray
+D_NORMS = ("batch", "none")  # what normalises in the discriminator
 Weights: TypeAlias = dict[str, dict[str, Array]]  # a network's parameters, or its statistics: layer -> name -> float32
 
 
@@ -127,18 +128,24 @@ class Discriminator(nnx.Module):
     Args:
       nc: channels of the image.
       ndf: width, any positive number.
+      norm: "batch", as published; "none" for the same convolutions without BatchNorm, which looks at the batch, and so
+        leaves no gradient of one image to penalise.
       dtype: what convolutions compute in.
       rngs: nnx.Rngs with a `params` stream (or a default one).
     """
 
-    def __init__(self, nc: int = 1, ndf: int = 64, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, nc: int = 1, ndf: int = 64, *, norm: str = "batch", dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+    ) -> None:
         _check(nc=(nc, 1, ""), ndf=(ndf, 1, ""))
-        conv = functools.partial(Conv, bias=True, dtype=dtype, rngs=rngs)
+        if norm not in D_NORMS:
+            raise InputError(f"d_norm={norm!r}: give {' or '.join(D_NORMS)}")
+        conv = functools.partial(Conv, bias=True, he=norm == "none", dtype=dtype, rngs=rngs)
         widths = [nc, *(ndf << i for i in range(5))]
         for i, (cin, cout) in enumerate(itertools.pairwise(widths)):
             setattr(self, f"conv{i + 1}", conv(downconv, (4, 4, cin, cout)))
             if i:
-                setattr(self, f"norm{i + 1}", BatchNorm(cout, rngs=rngs))
+                setattr(self, f"norm{i + 1}", BatchNorm(cout, rngs=rngs) if norm == "batch" else _identity)
         # A 4x4 convolution on a 4x4 image is one product; the fan-in of its bias counts all 16 places.
         self.conv6 = conv(_whole_image, (4, 4, widths[-1], 1))
 

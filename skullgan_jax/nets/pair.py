@@ -20,19 +20,23 @@ def resolve_dtype(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """The structure of both networks: what runs the weights of a TrainState."""
+    """The structure of both networks: what runs the weights of a TrainState.
+
+    d_norm is what normalises in the discriminator: "batch", as published, or "none", see networks.Discriminator.
+    """
 
     nc: int = 1
     nz: int = 200
     ngf: int = 256
     ndf: int = 64
     dtype: str = "float32"
+    d_norm: str = "batch"
 
     def generator(self, rngs: nnx.Rngs, folded: bool = False) -> networks.Generator:
         return networks.Generator(self.nc, self.nz, self.ngf, dtype=jnp.dtype(self.dtype), folded=folded, rngs=rngs)
 
     def discriminator(self, rngs: nnx.Rngs) -> networks.Discriminator:
-        return networks.Discriminator(self.nc, self.ndf, dtype=jnp.dtype(self.dtype), rngs=rngs)
+        return networks.Discriminator(self.nc, self.ndf, norm=self.d_norm, dtype=jnp.dtype(self.dtype), rngs=rngs)
 
     def graphs(self) -> tuple[nnx.GraphDef, nnx.GraphDef]:
         """The structures of both. Raises InputError where the architecture cannot have such sizes."""
@@ -43,7 +47,10 @@ class Pair:
         return jax.tree.map(lambda leaf: leaf, _abstract(self)[1])  # trees of one's own
 
     def init(self, seed: int) -> tuple[Weights, Weights, Weights, Weights]:
-        """(g_params, g_stats, d_params, d_stats) with the published initialisation. Jittable."""
+        """(g_params, g_stats, d_params, d_stats) with the published initialisation. Jittable.
+
+        A discriminator without BatchNorm has He's.
+        """
         _, g_params, g_stats = networks.split(self.generator(nnx.Rngs(rng.stream(seed, "init generator"))))
         _, d_params, d_stats = networks.split(self.discriminator(nnx.Rngs(rng.stream(seed, "init discriminator"))))
         return g_params, g_stats, d_params, d_stats

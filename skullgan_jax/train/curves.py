@@ -16,7 +16,7 @@ def curves(path, records: list[dict], recipe, best: int | None) -> None:
     Args:
       path: of the PNG.
       records: of metrics.jsonl.
-      recipe: whose gate is drawn.
+      recipe: whose gate is drawn, if it has one.
       best: the step of the best checkpoint, or None.
     """
     steps = [r for r in records if "loss_d" in r]
@@ -31,8 +31,9 @@ def curves(path, records: list[dict], recipe, best: int | None) -> None:
         for (name, legend), style in zip(names, ("-", "--"), strict=True):
             row.plot([r["step"] for r in steps], [r[name] for r in steps], style, lw=1, label=legend)
         row.set_ylabel(label)
-    gate = f"gate, {recipe.gate_loss:g}: from epoch {recipe.gate_epoch} on a net below it does not step"
-    losses.axhline(recipe.gate_loss, color="grey", lw=0.8, ls=":", label=gate)
+    if hasattr(recipe, "gate_loss"):
+        gate = f"gate, {recipe.gate_loss:g}: from epoch {recipe.gate_epoch} on a net below it does not step"
+        losses.axhline(recipe.gate_loss, color="grey", lw=0.8, ls=":", label=gate)
     losses.set_ylim(bottom=0)
     outputs.set_ylim(0, 1)
     rates.set_yscale("log")

@@ -35,8 +35,9 @@ def help_text(argv: list[str], doc: str, flags: dict[str, str]) -> str:
     lines += [doc.replace(_command("main.py"), command)]
     lines += ["flags:", *(line for flag, meaning in flags.items() for line in _entry(flag, meaning))]
     lines += ["", f"fields of {name}:"]
-    meanings = {field: meaning for field, (_, meaning) in runpy.run_path(config.find(_PUBLISHED))["FIELDS"].items()}
     values = of(name)
+    published, own = (runpy.run_path(config.find(file).partition(":")[0]) for file in (_PUBLISHED, name))
+    meanings = {field: meaning for field, (_, meaning) in own.get("FIELDS", published["FIELDS"]).items()}
     for field in sorted(values, key=[*meanings, *values].index):
         default = "none" if values[field] == "" else values[field]
         lines += _entry(f"config.{field}", f"{meanings.get(field, '')} (default {default})".lstrip())

@@ -91,7 +91,7 @@ class _Run:
             compiled = program.compiled(plan, self.at)
             say(f"compiled the step in {compiled.seconds:.0f} s; {compiled.gigabytes}")
             self.step_of = compiled.step
-        self.queued = []
+        self.queued, self.settled = [], None
         self.batches = plan.batches(self.start)
         self.watch = (monitor.Monitor if first else monitor.Silent)(
             workdir,
@@ -108,12 +108,18 @@ class _Run:
         epoch, into = divmod(step, self.plan.steps_per_epoch)
         return into == 0 and (epoch % epochs == 0 or step == self.total)
 
+    def _settle(self, step: int) -> None:
+        """Have in the state the statistics that the model is used with."""
+        if self.settled != step:
+            self.state, self.settled = program.settled(self.plan, self.at, self.state), step
+
     def evaluate(self, step: int) -> None:
         """Show samples of the same latents."""
         if self._due(step, self.plan.config.sample_every):
             self._picture(step)
 
     def _picture(self, step: int) -> None:
+        self._settle(step)
         self.watch.picture(step, self.grid_of(self.state.g_params, self.state.g_stats), self.plan.data.calibration)
 
     def checkpoint(self, step: int) -> None:
@@ -123,6 +129,7 @@ class _Run:
 
     def _save(self, step: int, *, judged: bool) -> None:
         self.watch.flush()  # a NaN among the steps so far stops the run before it is saved
+        self._settle(step)
         numbers = None
         if judged:
             # Rounding may differ from process to process, and with it what each would call the best.

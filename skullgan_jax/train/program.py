@@ -1,5 +1,6 @@
 """The training step as a program for the devices of this job."""
 
+import dataclasses
 import hashlib
 import os
 import time
@@ -10,10 +11,12 @@ import jax.numpy as jnp
 
 from skullgan_jax.command.progress import say
 from skullgan_jax.machine import memory, programs
+from skullgan_jax.model import draw
 from skullgan_jax.nets.pair import compiler_options
 from skullgan_jax.slices.size import SIZE
-from skullgan_jax.train import sharding, state
-from skullgan_jax.train.step import make_train_step
+from skullgan_jax.train import relativistic, sharding, state
+from skullgan_jax.train import step as published
+from skullgan_jax.train.recipe import Relativistic
 
 
 class Places(NamedTuple):
@@ -27,9 +30,16 @@ class Places(NamedTuple):
 def places(plan) -> Places:
     """For a plan's state and batches on all devices of the job."""
     mesh = sharding.mesh()
-    shapes = jax.eval_shape(lambda: state.create(*plan.pair.init(0), adam=plan.recipe.adam, lr=plan.recipe.lr))
+    shapes = jax.eval_shape(lambda: state.create(*plan.pair.init(0), recipe=plan.recipe))
     like = sharding.placed(shapes, mesh, shard_state=plan.config.shard_state)
     return Places(sharding.by_image(mesh), sharding.everywhere(mesh), like)
+
+
+def make_train_step(pair, recipe, *, seed: int, steps_per_epoch: int, steps: int):
+    """The step of a recipe: `train_step(state, batch) -> (state, metrics)`."""
+    if isinstance(recipe, Relativistic):
+        return relativistic.make_train_step(pair, recipe, seed=seed, steps=steps)
+    return published.make_train_step(pair, recipe, seed=seed, steps_per_epoch=steps_per_epoch)
 
 
 class Compiled(NamedTuple):
@@ -48,7 +58,9 @@ class Compiled(NamedTuple):
 def compiled(plan, at: Places) -> Compiled:
     """Compile the step, before the clock of the progress line starts; how long that may take, is said before."""
     started = time.monotonic()
-    run = make_train_step(plan.pair, plan.recipe, seed=plan.config.seed, steps_per_epoch=plan.steps_per_epoch)
+    run = make_train_step(
+        plan.pair, plan.recipe, seed=plan.config.seed, steps_per_epoch=plan.steps_per_epoch, steps=plan.total
+    )
     layout = sharding.of(at.like)
     run = jax.jit(
         sharding.gathered(run, at.everywhere.mesh) if plan.config.shard_state else run,
@@ -85,3 +97,16 @@ def _about(text: str) -> str:
     lines = text.count("\n")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f", about {lines / 17_522 * (10 + 60 / cores):.0f} s"
+
+
+def settled(plan, at: Places, now: state.TrainState) -> state.TrainState:
+    """The state with the statistics that its model is used with, for judging, showing and saving.
+
+    Those of an average are its own: no batch of training has run through its weights, and averages of the statistics
+    of other weights are not theirs. They are a function of the weights, so a run that resumes has the same.
+    """
+    if not isinstance(now, state.AverageState):
+        return now
+    pair = dataclasses.replace(plan.pair, dtype="float32")  # the same for whatever the weights are trained with
+    stats = draw.standing_statistics(pair, now.g_params)
+    return dataclasses.replace(now, g_stats=jax.jit(lambda s: s, out_shardings=sharding.of(at.like.g_stats))(stats))

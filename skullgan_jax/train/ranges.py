@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.slices.size import SIZE
+from skullgan_jax.train import recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ def _whole(low: int, high: int = 1 << 31) -> _Number:
     return _Number(low, high, below=True, whole=True)
 
 
+_SHARE = _Number(0, 1, above=True)
 _TEXT, _SWITCH = _Any(str, "give text"), _Any(bool, "give True or False")
 _RANGES = {
     "seed": _whole(0, 1 << 32),
@@ -66,17 +69,27 @@ _RANGES = {
     "model.ngf": _Number(16, 4096, whole=True),
     "model.ndf": _Number(1, 4096, whole=True),
     "model.dtype": _Any(str, "give auto, float32 or bfloat16", ("auto", "float32", "bfloat16")),
-    "recipe.lr": _Number(0, 1, above=True),
+    "recipe.lr": _SHARE,
     "recipe.b1": _Number(0, 1, below=True),
     "recipe.b2": _Number(0, 1, below=True),
-    "recipe.eps": _Number(0, 1, above=True),
-    "recipe.g_factor": _Number(0, 1, above=True),
-    "recipe.d_factor": _Number(0, 1, above=True),
+    "recipe.eps": _SHARE,
+    "recipe.g_factor": _SHARE,
+    "recipe.d_factor": _SHARE,
     "recipe.patience": _whole(0),
-    "recipe.real_target": _Number(0, 1, above=True),
+    "recipe.real_target": _SHARE,
     "recipe.gate_epoch": _whole(0),
     "recipe.gate_loss": _Number(0, 100),
     "recipe.blur_epoch": _whole(0),
+    "recipe.lr_end": _SHARE,
+    "recipe.gamma": _Number(0, 1e6),
+    "recipe.gamma_end": _Number(0, 1e6),
+    "recipe.gamma_until": _SHARE,
+    "recipe.mirror": _Number(0, 1),
+    "recipe.shift": _Number(0, SIZE // 2, whole=True),
+    "recipe.shift_share": _Number(0, 1),
+    "recipe.grain": _Number(0, 1),
+    "recipe.average_images": _Number(0, 1e9, above=True),
+    "recipe.average_share": _SHARE,
     "pretrained": _TEXT,
     "checkpoint": _TEXT,
     "skip_damaged": _SWITCH,
@@ -108,8 +121,10 @@ def check(values: Mapping[str, Any]) -> None:
     for field, value in values.items():
         if not fits(field, value):
             raise InputError(f"--config.{field}={value}: {_RANGES[field]}")
-    for field in _RANGES.keys() - _LATER - values.keys():
+    ours = {f"recipe.{f.name}" for f in dataclasses.fields(recipe.kind({k.partition(".")[2] for k in values}))}
+    known = {field for field in _RANGES if field in ours or not field.startswith("recipe.")}
+    for field in known - _LATER - values.keys():
         raise InputError(f"--config: has no field {field}; add it")
-    for field in values.keys() - _RANGES.keys():
+    for field in values.keys() - known:
         if field.startswith(("model.", "recipe.")):
             raise InputError(f"--config: has a field {field}, which is none of {field.partition('.')[0]}; take it out")

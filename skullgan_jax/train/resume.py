@@ -18,6 +18,7 @@ from skullgan_jax.nets.pair import quick_to_compile
 from skullgan_jax.processes import distributed
 from skullgan_jax.train import ranges, sharding, state
 from skullgan_jax.train.fields import flat
+from skullgan_jax.train.recipe import Relativistic
 
 # What may differ when a run is resumed: how long it lasts, what is shown and kept, where files and weights lie.
 _FREE = (
@@ -91,7 +92,7 @@ def initial_state(plan, checkpoints, workdir, like):
 
 
 def scratch(plan, like):
-    """A state with the published initialisation, as `initial_state` gives it."""
+    """A state with the weights that its pair begins with, as `initial_state` gives it."""
     return quick_to_compile(lambda: _fresh(plan, *plan.pair.init(plan.config.seed)), out_shardings=sharding.of(like))()
 
 
@@ -158,7 +159,9 @@ def _on_all(read):
 
 
 def _with_rate(now, old: float, new: float):
-    """The state with both rates as they would be, had the run begun with another."""
+    """The state with both rates as they would be, had the run begun with another; where they are in it."""
+    if not isinstance(now, state.PlateauState):
+        return now
 
     def of(plateau):
         lr = plateau.lr * np.float32(new / old) if ranges.fits("recipe.lr", old) else np.float32(new)
@@ -168,25 +171,43 @@ def _with_rate(now, old: float, new: float):
 
 
 def _pretrained(plan, like):
-    where, pair = plan.config.pretrained, plan.pair
+    where, pair, seed = plan.config.pretrained, plan.pair, plan.config.seed
     given = load(where)
-    if given.d_params is None:
+    theirs = dataclasses.replace(given.pair, dtype=pair.dtype)
+    # The relativistic recipe's discriminator is its own, and learns sooner than the generator does.
+    anew = isinstance(plan.recipe, Relativistic) and (given.d_params is None or theirs != pair)
+    if anew:
+        theirs = dataclasses.replace(theirs, ndf=pair.ndf, d_norm=pair.d_norm)
+    elif given.d_params is None:
         raise InputError(
             f"--config.pretrained={where}: has no discriminator to train on with; convert both: "
             "python -m skullgan_jax.convert --generator=netG.pth --discriminator=netD.pth --output=models/pair"
         )
-    if dataclasses.replace(given.pair, dtype=pair.dtype) != pair:
+    elif theirs.d_norm != pair.d_norm:
+        raise InputError(
+            f"--config.pretrained={where}: its discriminator has no BatchNorm, and that of this recipe has; "
+            "go on with --config=configs/small_data.py"
+        )
+    if theirs != pair:
         raise InputError(
             f"--config.pretrained={where}: another architecture ({_sizes(given.pair)}) than this "
             f"config's ({_sizes(pair)}); set --config.model to its sizes"
         )
-    say(f"starting from the weights of {where}")
-    weights = (given.g_params, given.g_stats, given.d_params, given.d_stats)
-    return jax.jit(lambda *weights: _fresh(plan, *weights), out_shardings=sharding.of(like))(*weights)
+    if anew:
+        why = "it has none" if given.d_params is None else "its own is of another kind or width"
+        say(f"starting from the generator of {where}, with a fresh discriminator ({why})")
+    else:
+        say(f"starting from the weights of {where}")
+
+    def begin(g_params, g_stats, d_params, d_stats):
+        return _fresh(plan, g_params, g_stats, *(pair.init(seed)[2:] if anew else (d_params, d_stats)))
+
+    weights = (given.g_params, given.g_stats, *((None, None) if anew else (given.d_params, given.d_stats)))
+    return jax.jit(begin, out_shardings=sharding.of(like))(*weights)
 
 
 def _fresh(plan, *weights):
-    return state.create(*weights, adam=plan.recipe.adam, lr=plan.recipe.lr)
+    return state.create(*weights, recipe=plan.recipe)
 
 
 def _sizes(pair) -> str:

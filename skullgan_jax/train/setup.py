@@ -12,8 +12,9 @@ from skullgan_jax.data.open import Dataset, open_data
 from skullgan_jax.errors import InputError
 from skullgan_jax.nets.pair import Pair, resolve_dtype
 from skullgan_jax.train import ranges
+from skullgan_jax.train import recipe as recipes
 from skullgan_jax.train.fields import flat
-from skullgan_jax.train.recipe import Recipe
+from skullgan_jax.train.recipe import Recipe, Relativistic
 from skullgan_jax.version import __version__
 
 _MOST_STEPS = 1 << 31  # what the state counts in
@@ -33,7 +34,7 @@ class Plan:
 
     config: ConfigDict
     pair: Pair
-    recipe: Recipe
+    recipe: Recipe | Relativistic
     data: Dataset
     meta: dict
 
@@ -68,7 +69,7 @@ def prepare(config) -> Plan:
     """
     ranges.check(flat(config.to_dict()))
     num = jax.device_count()
-    pair, recipe = make_pair(config), Recipe(**config.recipe)
+    pair, recipe = make_pair(config), recipes.of(config.recipe)
     if config.batch_size % num:
         raise InputError(
             f"--config.batch_size={config.batch_size}: must be 2 or more and divisible by the "
@@ -100,7 +101,7 @@ def make_pair(config) -> Pair:
     """The networks of a config. Raises InputError."""
     fields = config.model.to_dict()
     fields["dtype"] = resolve_dtype(fields["dtype"])
-    pair = Pair(**fields)
+    pair = Pair(**fields, d_norm=recipes.kind(config.recipe).d_norm)
     pair.graphs()  # refuses sizes that the architecture cannot have
     return pair
 

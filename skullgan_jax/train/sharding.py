@@ -59,7 +59,7 @@ def gathered(step, mesh: Mesh):
     """`step(state, batch)` on whole weights: collected for the step, while what Adam keeps and does stays divided."""
 
     def run(state: TrainState, batch):
-        whole = jax.lax.with_sharding_constraint((state.g_params, state.d_params), everywhere(mesh))
-        return step(dataclasses.replace(state, g_params=whole[0], d_params=whole[1]), batch)
+        moved = {name: getattr(state, name) for name in state.MOVED}
+        return step(dataclasses.replace(state, **jax.lax.with_sharding_constraint(moved, everywhere(mesh))), batch)
 
     return run

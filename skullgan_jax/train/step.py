@@ -8,7 +8,7 @@ from jax import lax
 from skullgan_jax.nets import networks, rng
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.train.recipe import Recipe
-from skullgan_jax.train.state import TrainState
+from skullgan_jax.train.state import PlateauState
 
 
 def blurred_places(epoch, batch: int, blur_epoch: int):
@@ -41,8 +41,8 @@ def bce(logits, target: float):
 
 
 def adversarial_step(
-    state: TrainState, reals, blur_source, z, noise, epoch, *, graphs, recipe: Recipe
-) -> tuple[TrainState, dict]:
+    state: PlateauState, reals, blur_source, z, noise, epoch, *, graphs, recipe: Recipe
+) -> tuple[PlateauState, dict]:
     """One iteration: the discriminator on reals and fakes, then the generator through the updated discriminator.
 
     G runs forward once. A gate that is shut skips the backward pass and the update, not the BatchNorm statistics and
@@ -129,7 +129,7 @@ def adversarial_step(
         "open_d": open_d.astype(jnp.float32),
         "open_g": open_g.astype(jnp.float32),
     }
-    state = TrainState(
+    state = PlateauState(
         step=state.step + 1,
         g_params=g_params,
         g_stats=g_stats,
@@ -150,7 +150,7 @@ def make_train_step(pair: Pair, recipe: Recipe, *, seed: int, steps_per_epoch: i
     """
     graphs = pair.graphs()
 
-    def train_step(state: TrainState, batch: dict):
+    def train_step(state: PlateauState, batch: dict):
         key = jax.random.fold_in(rng.stream(seed, "train latent"), state.step)
         z, noise = rng.latents(key, jnp.arange(batch["real"].shape[0]), pair.nz, pair.ngf)
         epoch = state.step // steps_per_epoch

@@ -80,6 +80,26 @@ def test_save_and_load_again(small, standing, tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == files + standing * ["standing.safetensors"]
 
 
+def test_the_kind_of_a_discriminator_is_said(small, tmp_path):
+    """And taken for the published one where an earlier version did not say."""
+    pair = dataclasses.replace(small.pair, d_norm="none")
+    plain = {k: v for k, v in small.d_params.items() if k.startswith("conv")}
+    tracked = small.batches_tracked | {"discriminator": []}
+    model = dataclasses.replace(small, pair=pair, d_params=plain, d_stats={}, batches_tracked=tracked)
+    model.save(tmp_path / "none")
+    assert json.loads((tmp_path / "none" / "model.json").read_text())["d_norm"] == "none"
+    assert_same(load(tmp_path / "none"), model)
+    small.save(tmp_path / "batch")
+    about = json.loads((tmp_path / "batch" / "model.json").read_text())
+    assert about.pop("d_norm") == "batch"
+    (tmp_path / "batch" / "model.json").write_text(json.dumps(about))
+    assert_same(load(tmp_path / "batch"), small)
+    rewrite(tmp_path / "none", d_norm="layer")
+    assert refusal(tmp_path / "none").endswith("model.json: d_norm='layer': give batch or none")
+    rewrite(tmp_path / "none", d_norm="batch")
+    assert "is damaged" in refusal(tmp_path / "none")
+
+
 def test_a_generator_alone(small, tmp_path):
     dataclasses.replace(small, d_params=None, d_stats=None, pair=Pair(nz=6, ngf=16)).save(tmp_path / "model")
     found = load(tmp_path / "model")

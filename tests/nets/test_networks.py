@@ -47,7 +47,7 @@ def batch_of(step, facts):
 @pytest.fixture(scope="module")
 def recorded_steps(facts):
     """The state after the first of the recorded training steps and the metrics of all, in float32."""
-    after = state.create(*support.pair_weights(PAIR), adam=step.Recipe().adam, lr=LR)
+    after = state.create(*support.pair_weights(PAIR), recipe=step.Recipe(lr=LR))
     states, metrics = [], []
     for i, epoch in enumerate(EPOCHS):
         after, m = support.advance(PAIR, PATIENCE)(after, batch_of(i, facts), epoch, GATE_LOSS)
@@ -328,7 +328,7 @@ def test_bfloat16_forward(facts):
 def test_bfloat16_step(facts):
     """A training step in bfloat16: losses within 2 % of float32's, state float32 throughout."""
     pair = Pair(**SIZES, dtype="bfloat16")
-    before = state.create(*support.pair_weights(pair), adam=step.Recipe().adam, lr=LR)
+    before = state.create(*support.pair_weights(pair), recipe=step.Recipe(lr=LR))
     after, metrics = support.advance(pair, PATIENCE)(before, batch_of(0, facts), 0, GATE_LOSS)
     for name in ("loss_d", "loss_g"):
         np.testing.assert_allclose(metrics[name], facts[f"steps/{name}"][0], rtol=2e-2)

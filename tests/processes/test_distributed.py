@@ -329,7 +329,7 @@ with distributed.job():
         copied, divided = sharding.everywhere(mesh), sharding.by_image(mesh)
         count = jax.make_array_from_callback((), copied, lambda at: np.int32(step))
         adam = state.optax.ScaleByAdamState(count, {"a": filled(2 * step, divided)}, {"a": filled(step, copied)})
-        return state.TrainState(count, *[{"a": filled(step, divided)}] * 2, adam, count, *[{}] * 4)
+        return state.TrainState(count, *[{"a": filled(step, divided)}] * 2, adam, *[{}] * 3)
     for _ in range(2):  # as two runs in one job
         checkpoints = checkpoint.Checkpoints(sys.argv[1], known=resume.known(sys.argv[1]))
         first = (checkpoints.latest or 0) + 1

@@ -1,5 +1,6 @@
 """The training step on 1, 2, 4 and 8 devices: virtual ones of one CPU, in a process of their own."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ STEPS = 5
 METRICS = ("loss_d", "loss_g", "grad_d", "grad_g")
 
 
-def report(batch_size, *counts):
+def report(kind, batch_size, *counts):
     """Losses and gradient norms of some steps and the noise of the last, on meshes of each number of devices, as JSON.
 
     Two things turn rounding into differences that grow a hundredfold a step: the mask of the texture noise, which is
@@ -27,18 +28,28 @@ def report(batch_size, *counts):
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
     from skullgan_jax.nets import rng
-    from skullgan_jax.train import state, step
+    from skullgan_jax.train import relativistic, state, step
+    from skullgan_jax.train.recipe import Relativistic
     from tests import support
 
-    pair, recipe = Pair(nz=20, ngf=16, ndf=8), step.Recipe()
+    recipe = Relativistic() if kind == "relativistic" else step.Recipe()
+    pair = Pair(nz=20, ngf=16, ndf=8, d_norm=recipe.d_norm)
     graphs = pair.graphs()
 
     def draw(index):
         return rng.latents(jax.random.fold_in(rng.stream(0, "train latent"), index), images, pair.nz, pair.ngf)
 
-    def advance(now, batch, amplitude):
+    def advance(now, batch, amplitude, lr):
         z, noise = draw(now.step)
         noise = [amplitude * n for n in noise]
+        if kind == "relativistic":  # whose rate is none of the state
+            slow, key = dataclasses.replace(recipe, lr=lr), jax.random.fold_in(rng.stream(0, "augment"), now.step)
+            reals = relativistic.mirrored(batch["real"], key, recipe.mirror)
+
+            def view(fakes):
+                return relativistic.augment(fakes, key, recipe)
+
+            return relativistic.relativistic_step(now, reals, z, noise, view, 0.0, graphs=graphs, recipe=slow)
         return step.adversarial_step(now, batch["real"], batch["blur"], z, noise, 0, graphs=graphs, recipe=recipe)
 
     images = jnp.arange(batch_size)
@@ -47,39 +58,43 @@ def report(batch_size, *counts):
         {k: np.tanh(random.standard_normal((batch_size, 128, 128, 1), np.float32)) for k in ("real", "blur")}
         for _ in range(STEPS)
     ]
-    weights = support.pair_weights(pair)
-    published, small = (jax.device_get(state.create(*weights, adam=recipe.adam, lr=lr)) for lr in (recipe.lr, 1e-6))
+    weights = support.pair_weights(dataclasses.replace(pair, d_norm="batch"))
+    if kind == "relativistic":
+        weights = (*weights[:2], *support.quick_jit(pair.init)(0)[2:])
+    published, small = (
+        jax.device_get(state.create(*weights, recipe=dataclasses.replace(recipe, lr=lr))) for lr in (recipe.lr, 1e-6)
+    )
     results = {}
     for count in counts:
         mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
         everywhere, over_data = (NamedSharding(mesh, PartitionSpec(*names)) for names in ((), ("data",)))
-        run = support.quick_jit(advance, in_shardings=(everywhere, over_data, None), out_shardings=everywhere)
+        run = support.quick_jit(advance, in_shardings=(everywhere, over_data, None, None), out_shardings=everywhere)
 
-        def steps(now, amplitude, batches, run=run, everywhere=everywhere, over_data=over_data, count=count):
+        def steps(now, amplitude, batches, lr, run=run, everywhere=everywhere, over_data=over_data, count=count):
             now, found = jax.device_put(now, everywhere), []
             for batch in batches:
                 batch = jax.device_put(batch, over_data)
                 assert len(batch["real"].addressable_shards) == count
                 assert batch["real"].addressable_shards[0].data.shape[0] == batch_size // count
-                now, metrics = run(now, batch, amplitude)
+                now, metrics = run(now, batch, amplitude, lr)
                 found.append([float(metrics[name]) for name in METRICS])
             return found
 
         z, noise = support.quick_jit(draw, out_shardings=over_data)(STEPS)
         digest = [np.asarray(a).view(np.uint32).astype(np.uint64).sum(dtype=np.uint64) for a in (z, *noise)]
         results[count] = {
-            "first": steps(published, 1.0, batches[:1]),
-            "five": steps(small, 0.0, batches),
+            "first": steps(published, 1.0, batches[:1], recipe.lr),
+            "five": steps(small, 0.0, batches, 1e-6),
             "latents": [int(d) for d in digest],
             "z": np.asarray(z).tolist(),
         }
     print(json.dumps(results))
 
 
-def run_on(batch_size, counts):
+def run_on(batch_size, counts, kind="published"):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.train.test_devices", *map(str, (batch_size, *counts))]
+    command = [sys.executable, "-m", "tests.train.test_devices", kind, *map(str, (batch_size, *counts))]
     root = pathlib.Path(__file__).parents[2]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -113,4 +128,4 @@ def test_same_numbers_on_any_number_of_devices(batch_size, counts):
 
 
 if __name__ == "__main__":
-    report(*map(int, sys.argv[1:]))
+    report(sys.argv[1], *map(int, sys.argv[2:]))

@@ -37,7 +37,7 @@ def step_on(pair: Pair, devices: int):
     mesh, recipe = mesh_of(devices), step.Recipe()
     everywhere, by_image = sharding.everywhere(mesh), sharding.by_image(mesh)
     train_step = step.make_train_step(pair, recipe, seed=0, steps_per_epoch=125)
-    now = jax.eval_shape(lambda: state.create(*pair.init(0), adam=recipe.adam, lr=recipe.lr))
+    now = jax.eval_shape(lambda: state.create(*pair.init(0), recipe=recipe))
     leaves, tree = jax.tree.flatten(now)  # a file of an exported program knows lists and dicts, not a TrainState
 
     def run(leaves, batch):

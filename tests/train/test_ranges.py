@@ -11,7 +11,15 @@ from tests.train.refused import refusal
 
 VALUES = (0, -1, 2, 0.5, 1e30, 99_999_999_999, float("nan"), float("inf"), -float("inf"), "word", True, None)
 # What of them each field may be; text may be any, and is looked for later.
-FROM_0 = {"seed", "recipe.patience", "recipe.gate_epoch", "recipe.blur_epoch", "final_slices", "patience"}
+FROM_0 = {
+    "seed",
+    "recipe.patience",
+    "recipe.gate_epoch",
+    "recipe.blur_epoch",
+    "recipe.shift",
+    "final_slices",
+    "patience",
+}
 FROM_1 = {
     "epochs",
     "data.num",
@@ -22,13 +30,24 @@ FROM_1 = {
     "sample_every",
     "checkpoint_every",
 }
-UP_TO_1 = {"recipe.lr", "recipe.eps", "recipe.g_factor", "recipe.d_factor", "recipe.real_target"}
+UP_TO_1 = {
+    "recipe.lr",
+    "recipe.eps",
+    "recipe.g_factor",
+    "recipe.d_factor",
+    "recipe.real_target",
+    "recipe.lr_end",
+    "recipe.gamma_until",
+    "recipe.average_share",
+}
 MAY_BE = (
     (FROM_0, (0, 2)),
     (FROM_1 | {"batch_size"}, (2,)),
     (UP_TO_1, (0.5,)),
     (("recipe.b1", "recipe.b2"), (0, 0.5)),
-    (("recipe.gate_loss",), (0, 0.5, 2)),
+    (("recipe.gate_loss", "recipe.gamma", "recipe.gamma_end"), (0, 0.5, 2)),
+    (("recipe.mirror", "recipe.shift_share", "recipe.grain"), (0, 0.5)),
+    (("recipe.average_images",), (0.5, 2)),
     (("data.pixel_mm",), (0.5, 2)),
     (("data.path", "pretrained", "checkpoint"), ("word",)),
     (("shard_state", "skip_damaged"), (True,)),
@@ -42,13 +61,23 @@ def published(load_config):
     return flat(load_config("skull").to_dict())
 
 
+@pytest.fixture(scope="module")
+def small(load_config):
+    return flat(load_config("small_data").to_dict())
+
+
 def test_the_shipped_configs_are_in_range(load_config):
-    for name, size in (("skull", ()), ("skull", ("demo",)), ("celeba", ())):
+    for name, size in itertools.product(("skull", "celeba", "small_data"), ((), ("demo",))):
         ranges.check(flat(load_config(name, *size).to_dict()))
 
 
-def test_every_field_at_every_value(published):
-    assert ALLOWED.keys() == published.keys(), "every field has a range"
+def test_every_field_has_a_range(published, small):
+    assert ALLOWED.keys() == published.keys() | small.keys()
+
+
+@pytest.mark.parametrize("config", ["published", "small"])
+def test_every_field_at_every_value(config, request):
+    published = request.getfixturevalue(config)
     for field, value in itertools.product(published, VALUES):
         allowed = any(value is each or (type(value) is type(each) and value == each) for each in ALLOWED[field])
         assert ranges.fits(field, value) == allowed, (field, value)
@@ -84,3 +113,12 @@ def test_fields_that_a_config_of_ones_own_lacks_or_has_too_many(published):
         ranges.check({k: v for k, v in published.items() if k != "recipe.lr"})
     with pytest.raises(InputError, match=r"^--config: has a field recipe.rate, which is none of recipe; take it out$"):
         ranges.check(published | {"recipe.rate": 1})
+
+
+def test_no_config_is_of_two_recipes(published, small):
+    with pytest.raises(InputError, match=r"^--config: has no field recipe.lr_end; add it$"):
+        ranges.check({k: v for k, v in small.items() if k != "recipe.lr_end"})
+    with pytest.raises(InputError, match=r"^--config: has a field recipe.gate_loss, which is none of recipe; take"):
+        ranges.check(small | {"recipe.gate_loss": 0.9})
+    with pytest.raises(InputError, match=r"^--config: has a field recipe.shift, which is none of recipe; take"):
+        ranges.check(published | {"recipe.shift": 4})

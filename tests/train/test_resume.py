@@ -1,7 +1,10 @@
 """Where a run starts: past damaged checkpoints, with another rate, from what an earlier version let pass."""
 
+import dataclasses
+import functools
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -121,6 +124,44 @@ def test_what_was_let_pass_may_be_changed(finished_copy, tiny):
     checkpoints.write_meta(12, about)
     plan, _, _ = begun(tiny(epochs=5), finished_copy)
     assert plan.meta["changes"] == [{"step": 12, "recipe.b1": [2.0, 0.5], "recipe.g_factor": [2.0, 0.5]}]
+
+
+def test_a_generator_is_enough_for_the_relativistic_recipe(finished, tiny_small, tmp_path, capfd):
+    """Of a pair of the published recipe, and of a generator alone: its discriminator begins anew, and that is said."""
+    given = load(finished / "model")
+    dataclasses.replace(given, d_params=None, d_stats=None).save(tmp_path / "alone")
+    for source, why in (
+        (finished / "model", "its own is of another kind or width"),
+        (tmp_path / "alone", "it has none"),
+    ):
+        plan, found, step = begun(tiny_small(pretrained=str(source)), tmp_path / "run")
+        assert step == 0
+        assert f"starting from the generator of {source}, with a fresh discriminator ({why})" in capfd.readouterr().err
+        for name in ("g_params", "g_iterate"):
+            jax.tree.map(np.testing.assert_array_equal, getattr(found, name), load(source).g_params)
+        fresh = plan.pair.init(plan.config.seed)[2]
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found.d_params, fresh)
+        assert found.d_stats == {}
+    line = refusal(tiny_small(pretrained=str(finished), **{"model.nz": 9}), tmp_path / "run")
+    assert "another architecture (nc=1 nz=8 ngf=16" in line
+
+
+def test_a_pair_of_the_relativistic_recipe_begins_that_alone(finished, tiny_small, tiny, tmp_path, capfd):
+    """With its own discriminator; the published recipe needs another kind."""
+    plan, found, _ = begun(tiny_small(), tmp_path / "run")
+    weights = jax.device_get((found.g_params, found.g_stats, found.d_params, found.d_stats))
+    given = load(finished / "model")
+    given.g_params, given.g_stats, given.d_params, given.d_stats = weights
+    given.pair, given.batches_tracked["discriminator"] = plan.pair, []
+    given.standing = None
+    given.save(tmp_path / "pair")
+    _, found, _ = begun(tiny_small(pretrained=str(tmp_path / "pair"), seed=7), tmp_path / "other")
+    assert f"starting from the weights of {tmp_path}/pair\n" in capfd.readouterr().err
+    jax.tree.map(np.testing.assert_array_equal, found.d_params, weights[2])
+    assert refusal(tiny(pretrained=str(tmp_path / "pair")), tmp_path / "run") == (
+        f"--config.pretrained={tmp_path}/pair: its discriminator has no BatchNorm, and that of this recipe has; "
+        "go on with --config=configs/small_data.py"
+    )
 
 
 def test_nothing_is_left_to_be_done(finished, tiny, tmp_path):

@@ -60,9 +60,8 @@ def test_twenty_steps_match_torch(batch, lr, gates):
     At the published gate the discriminator's opens and shuts; at 2.0 the generator's does.
     """
     g, d, weights = networks()
-    recipe = step.Recipe()
     peer = torch_peer.Trainer(g, d, lr=lr, patience=PATIENCE)
-    ours = state.create(*weights, adam=recipe.adam, lr=lr)
+    ours = state.create(*weights, recipe=step.Recipe(lr=lr))
     advance = support.advance(PAIR, PATIENCE)
     random = np.random.default_rng(0)
     epochs = [0, 8, 9, 9, 10, 10, 11, 12, 14, 15, 15, 16, 16, 16, 17, 17, 18, 25, 100, 999]

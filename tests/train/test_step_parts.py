@@ -85,7 +85,7 @@ def identical(a, b):
 @pytest.fixture(scope="module")
 def steps():
     """before, and after one step with both gates shut and with both open: (state, metrics) each."""
-    before = state.create(*support.pair_weights(PAIR), adam=step.Recipe().adam, lr=1e-5)
+    before = state.create(*support.pair_weights(PAIR), recipe=step.Recipe(lr=1e-5))
     run = support.advance(PAIR, 0)
     # Adam has something to lose: the second step is looked at.
     before, _ = run(before, support.inputs("0", BATCH, SIZES), 0, 0.9)

@@ -132,8 +132,9 @@ def discriminator(model, sets: dict[str, np.ndarray], subjects: np.ndarray | Non
     """The share of each set that the model's own discriminator calls real.
 
     Slices are mapped to [-1, 1] by the model's calibration and shown in shuffled batches of 16 of one set, BatchNorm by
-    the batch, as in training; its running statistics are of neither reals nor fakes. Real is a logit above 0. Trained
-    until it could not tell, it should call about as many fakes as held-out reals real.
+    the batch, as in training; its running statistics are of neither reals nor fakes. Real is a logit above 0, and of a
+    discriminator without BatchNorm, which learned from the differences of pairs alone, one above the median of all
+    reals and fakes. Trained until it could not tell, it should call about as many fakes as held-out reals real.
 
     Args:
       model: with a discriminator.
@@ -151,16 +152,18 @@ def discriminator(model, sets: dict[str, np.ndarray], subjects: np.ndarray | Non
     def logits(params, stats, x):
         return networks.apply(graph, params, stats, x, train=True)[0]
 
-    def called_real(name: str, hu: np.ndarray) -> np.ndarray:
+    def judged(name: str, hu: np.ndarray) -> np.ndarray:
         order = compare.generator(seed, f"discriminator {name}").permutation(len(hu))
-        called = np.zeros(len(hu), bool)
+        found = np.zeros(len(hu), np.float32)
         for start in range(0, len(hu), _BATCH):
             some = np.take(order, range(start, start + _BATCH), mode="wrap")
             x = model.calibration.to_unit(np.asarray(hu[some], np.float32))[..., None]
-            called[some] = np.asarray(logits(model.d_params, model.d_stats, np.repeat(x, model.pair.nc, -1))) > 0
-        return called
+            found[some] = np.asarray(logits(model.d_params, model.d_stats, np.repeat(x, model.pair.nc, -1)))
+        return found
 
-    called = {name: called_real(name, hu) for name, hu in sets.items()}
+    outputs = {name: judged(name, hu) for name, hu in sets.items()}
+    level = 0 if model.pair.d_norm == "batch" else np.median(np.concatenate([outputs["real"], outputs["fake"]]))
+    called = {name: found > level for name, found in outputs.items()}
     of = {"real": subjects}
     wide = {name: intervals.share(hits, of.get(name)) for name, hits in called.items()}
     strict = {n: intervals.share(called[n], of.get(n), intervals.DECIDES) for n in ("real", "fake")}

@@ -21,6 +21,7 @@ def markdown(model, metrics: dict) -> str:
     known = "train" in sets and metrics["memorisation"]["trained_on"] is not False
     trained_on = _slices(sets["train"]) if known else "see provenance"
     judged = _slices(sets["real"], "held-out ")
+    kind = "" if pair.d_norm == "batch" else ", without BatchNorm in the discriminator"
     lines = [
         "# Model card: synthetic CT slices of the human skull",
         "",
@@ -29,7 +30,7 @@ def markdown(model, metrics: dict) -> str:
         "## The model",
         "",
         f"- SkullGAN (arXiv 2308.00206) by skullgan_jax {metrics['version']}: nc {pair.nc}, nz {pair.nz}, ngf "
-        f"{pair.ngf}, " + (f"ndf {pair.ndf}" if model.d_params is not None else "no discriminator"),
+        f"{pair.ngf}, " + (f"ndf {pair.ndf}{kind}" if model.d_params is not None else "no discriminator"),
         f"- Output: {SIZE} x {SIZE} pixels of {model.pixel_mm:g} mm in HU; -1 is {model.calibration.hu_min:g} HU, "
         f"+1 is {model.calibration.hu_max:g} HU. Outer table on top, 0 outside of bone.",
         f"- Trained on: {trained_on}",

@@ -38,6 +38,20 @@ def test_shares_are_of_batches_of_one_set(asked):
     assert found["passes"] in (True, False)
 
 
+def test_one_that_learned_from_pairs_calls_real_what_is_above_the_median(asked):
+    """Of all reals and fakes: its logits mean nothing by themselves."""
+    model, hu, _ = asked
+    params = {k: v for k, v in model.d_params.items() if k.startswith("conv")}
+    params["conv6"] = params["conv6"] | {"bias": params["conv6"]["bias"] + 100}
+    pair = dataclasses.replace(model.pair, d_norm="none")
+    plain = dataclasses.replace(model, pair=pair, d_params=params, d_stats={})
+    sets = {"real": hu[:16], "fake": hu[16:], "noise": np.zeros_like(hu[:16])}
+    found = classify.discriminator(plain, sets, None, 0)
+    assert found["real"]["value"] + found["fake"]["value"] == 1
+    same = classify.discriminator(plain, {"real": hu, "fake": hu}, None, 0)
+    assert (same["real"]["value"], same["passes"]) == (0.5, True)
+
+
 def test_a_last_batch_that_is_not_full_is_filled_up(asked):
     model, hu, _ = asked
     found = classify.discriminator(model, {"real": hu, "fake": hu[:21]}, None, 0)

@@ -1,0 +1,43 @@
+"""A few hundred to a few thousand slices: the published generator, trained so that it keeps drawing bone.
+
+    python -m skullgan_jax.main --config=configs/small_data.py --workdir=runs/skull --config.data.path=slices.npy
+
+From weights that know something already, as the released ones; a generator is enough:
+
+    ... --config.pretrained=models/skullgan
+
+The size of a laptop, on the phantom or on your own slices:
+
+    python -m skullgan_jax.main --config=configs/small_data.py:demo --workdir=runs/small
+
+What it does in another way than configs/skull.py, and what that is worth: docs/training.md. Its generator is the
+published one, and converts to PyTorch; its discriminator has no BatchNorm, and does not.
+"""
+
+import dataclasses
+import importlib.util
+import pathlib
+
+from ml_collections import ConfigDict
+
+from skullgan_jax.train.recipe import Relativistic
+
+_spec = importlib.util.spec_from_file_location("skull_config", pathlib.Path(__file__).with_name("skull.py"))
+_skull = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_skull)
+
+# name: (its value, what it is)
+FIELDS = {name: about for name, about in _skull.FIELDS.items() if not name.startswith("recipe.")}
+FIELDS |= {f"recipe.{f.name}": (f.default, f.metadata["meaning"]) for f in dataclasses.fields(Relativistic)}
+
+
+def get_config(size: str = "published") -> ConfigDict:
+    """`size` is what follows the colon of --config: nothing for the published generator, or demo."""
+    if size not in ("published", "demo"):
+        raise ValueError("there is only configs/small_data.py and configs/small_data.py:demo")
+    config = _skull.get_config(size)
+    config.recipe = ConfigDict(dataclasses.asdict(Relativistic()))
+    if size == "demo":
+        config.epochs = 100
+        config.recipe.lr = 5e-4
+    return config
