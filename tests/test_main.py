@@ -93,7 +93,7 @@ def test_help_names_the_command_and_its_flags(program, usage, flag, typed):
         ("skull.py:demo", 20, 1e-3),
         ("celeba.py", 10, 3e-4),
         ("small_data.py", 1000, 2e-4),
-        ("small_data.py:demo", 100, 5e-4),
+        ("small_data.py:demo", 200, 5e-4),
     ],
 )
 def test_help_shows_every_field_with_its_meaning_and_default(name, epochs, lr, typed):

@@ -118,9 +118,9 @@ def _note(name: str) -> pathlib.Path:
 
 
 def _whole(entry: pathlib.Path) -> bool:
-    """Whether it unpacks: both ways of packing end with a checksum."""
+    """Whether it unpacks."""
     packed = entry.read_bytes()
-    if packed.startswith(_ZSTD):  # as where zstandard is installed, or Python has it
+    if packed.startswith(_ZSTD):  # as where Python has it: a cut one JAX finds out itself, and compiles each time
         return True
     try:
         zlib.decompress(packed)

@@ -36,13 +36,13 @@ def start_job(start):
     """A function of a workdir, flags and devices of a process: two processes of one job."""
     running = []
 
-    def go(workdir, *flags, num_devices=1, second=(), code=None):
+    def go(workdir, *flags, num_devices=1, second=(), config="skull", code=None):
         address = f"127.0.0.1:{free_port()}"
         for process in (0, 1):
             place = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(process)}
             extra = second if process else ()
             env = place | devices(num_devices)
-            running.append(start(workdir, "--distributed", *flags, *extra, env=env, code=code))
+            running.append(start(workdir, "--distributed", *flags, *extra, config=config, env=env, code=code))
         return running[-2:]
 
     yield go
@@ -294,6 +294,24 @@ def test_one_job_may_ask_the_first_process_again(monkeypatch):
     assert [distributed.from_first("lock", value) for value in ("one", None, [3])] == ["one", None, [3]]
     assert distributed.gather(5) == [5]
     assert distributed.agree(lambda: 7, same=lambda value: {"seven": value}) == 7
+
+
+@pytest.mark.all
+def test_processes_train_the_relativistic_recipe(start, start_job, records, tmp_path):
+    """Two with a quarter of the weights on each of 4 devices, or one process with copies: the same losses."""
+    flags = ("--config.recipe.lr=1e-5", "--config.final_slices=0")
+    job = start_job(tmp_path / "job", *flags, "--config.shard_state=True", num_devices=2, config="small_data")
+    alone = start(tmp_path / "alone", *flags, config="small_data", env=devices(4))
+    for process in (*job, alone):
+        ended(process, 0)
+    found, expected = ([r for r in records(tmp_path / name) if "loss_d" in r] for name in ("job", "alone"))
+    assert [r["step"] for r in found] == [*range(1, 13)]
+    for one, other in zip(found, expected, strict=True):
+        for name in ("loss_d", "loss_g", "r1"):
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-4, err_msg=f"{one['step']} {name}")
+    assert np.std([r["loss_g"] for r in expected]) > 1e-2
+    swd = [[r["swd"] for r in records(tmp_path / name) if "swd" in r] for name in ("job", "alone")]
+    np.testing.assert_allclose(*swd, rtol=1e-3)
 
 
 @pytest.mark.all

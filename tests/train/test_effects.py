@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -55,7 +56,7 @@ def test_reading_a_run(finished, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_training(finished_copy, tiny, no_cache, compiled, monkeypatch):
+def test_training(finished_copy, tiny, no_cache, compiled, monkeypatch, capsys):
     """Also one that saves; compiled programs are kept while it lasts."""
     monkeypatch.setattr(programs, "folder", lambda: compiled)
     seen = []
@@ -65,6 +66,10 @@ def test_training(finished_copy, tiny, no_cache, compiled, monkeypatch):
     unchanged(before)
     assert seen == [compiled]
     assert not (finished_copy / "compiled").exists()
+    said = capsys.readouterr().err
+    assert re.search(
+        r"(compiling the step, about|the step was compiled before, in) \d+ s\n.*compiled the step in", said
+    )
     assert checkpoint.Checkpoints(finished_copy, create=False).latest == 16
 
 

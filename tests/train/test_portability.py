@@ -166,7 +166,7 @@ def test_program_for_a_gpu_draws_the_same_samples():
     assert "stablehlo.convolution" in found.mlir_module()
     options = {"compiler_options": {"xla_backend_optimization_level": 0}}
     there = np.asarray(jax.jit(found.call, **options)(*inputs))
-    here = np.asarray(support.quick_jit(generate)(*inputs))
+    here = np.asarray(generate.lower(*inputs).compile(support.QUICK)(*inputs))
     assert np.std(here) > 0.1
     apart = np.abs(there - here)
     assert np.mean(apart > 1e-4) < 1e-3

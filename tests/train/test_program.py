@@ -1,0 +1,12 @@
+"""What is said of compiling before it begins."""
+
+import os
+
+from skullgan_jax.train import program
+
+
+def test_how_long_it_may_take(monkeypatch):
+    for cores, seconds in ((1, 70), (2, 40), (12, 15)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        assert program._about("\n" * 17_522) == f", about {seconds} s"
+    assert program._about("\n" * 2 * 17_522) == ", about 30 s"
