@@ -113,11 +113,16 @@ class _Run:
         if self.settled != step:
             self.state, self.settled = program.settled(self.plan, self.at, self.state), step
 
+    @property
+    def model(self) -> tuple:
+        """The generator's weights and statistics as they are used, all on each device."""
+        return program.whole(self.at, (self.state.g_params, self.state.g_stats))
+
     def evaluate(self, step: int) -> None:
         """Show samples of the same latents."""
         if self._due(step, self.plan.config.sample_every):
             self._settle(step)
-            self.watch.picture(step, self.grid_of(self.state.g_params, self.state.g_stats), self.plan.data.calibration)
+            self.watch.picture(step, self.grid_of(*self.model), self.plan.data.calibration)
 
     def checkpoint(self, step: int) -> None:
         """Save, judged, what is not there yet."""
@@ -127,7 +132,7 @@ class _Run:
     def _save(self, step: int, *, judged: bool) -> None:
         self.watch.flush()  # a NaN among the steps so far stops the run before it is saved
         self._settle(step)
-        swd = float(self.swd_of(self.state.g_params, self.state.g_stats)) if judged else None
+        swd = float(self.swd_of(*self.model)) if judged else None
         if judged:
             self.watch.judged(step, swd)
         memory.release_memory()
