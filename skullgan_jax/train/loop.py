@@ -113,6 +113,11 @@ class _Run:
         if self.settled != step:
             self.state, self.settled = program.settled(self.plan, self.at, self.state), step
 
+    @property
+    def model(self) -> tuple:
+        """The generator's weights and statistics as they are used, all on each device."""
+        return program.whole(self.at, (self.state.g_params, self.state.g_stats))
+
     def evaluate(self, step: int) -> None:
         """Show samples of the same latents."""
         if self._due(step, self.plan.config.sample_every):
@@ -120,7 +125,7 @@ class _Run:
 
     def _picture(self, step: int) -> None:
         self._settle(step)
-        self.watch.picture(step, self.grid_of(self.state.g_params, self.state.g_stats), self.plan.data.calibration)
+        self.watch.picture(step, self.grid_of(*self.model), self.plan.data.calibration)
 
     def checkpoint(self, step: int) -> None:
         """Save, judged, what is not there yet."""
@@ -133,7 +138,7 @@ class _Run:
         numbers = None
         if judged:
             # Rounding may differ from process to process, and with it what each would call the best.
-            numbers = distributed.from_first("judged", self.judge_of(self.state.g_params, self.state.g_stats))
+            numbers = distributed.from_first("judged", self.judge_of(*self.model))
             self.watch.judged(step, numbers)
         memory.release_memory()
         self.checkpoints.save(self.state, self.plan.meta, judged=numbers)

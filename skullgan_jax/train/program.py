@@ -99,6 +99,12 @@ def _about(text: str) -> str:
     return f", about {lines / 17_522 * (10 + 60 / cores):.0f} s"
 
 
+def whole(at: Places, weights):
+    """Weights with all of each array on each device, where they are divided: what is drawn is then all on each, too."""
+    collect = jax.jit(lambda x: x, out_shardings=at.everywhere)
+    return jax.tree.map(lambda x: x if x.sharding.is_fully_replicated else collect(x), weights)
+
+
 def settled(plan, at: Places, now: state.TrainState) -> state.TrainState:
     """The state with the statistics that its model is used with, for judging, showing and saving.
 
@@ -108,5 +114,5 @@ def settled(plan, at: Places, now: state.TrainState) -> state.TrainState:
     if not isinstance(now, state.AverageState):
         return now
     pair = dataclasses.replace(plan.pair, dtype="float32")  # the same for whatever the weights are trained with
-    stats = draw.standing_statistics(pair, now.g_params)
+    stats = draw.standing_statistics(pair, whole(at, now.g_params))
     return dataclasses.replace(now, g_stats=jax.jit(lambda s: s, out_shardings=sharding.of(at.like.g_stats))(stats))
