@@ -30,7 +30,7 @@ def _quick_to_compile():
     """What is drawn here is compared with what the same programs drew; they are not those of other tests."""
     patch = pytest.MonkeyPatch()
     patch.setattr(jax, "jit", support.quick_jit)
-    for name in ("_program", "_fold", "_batch_statistics"):
+    for name in ("_program", "_compiled", "_fold", "_key", "_batch_statistics"):
         patch.setattr(draw, name, functools.cache(getattr(draw, name).__wrapped__))
     yield
     patch.undo()
