@@ -4,7 +4,6 @@ import csv
 
 import numpy as np
 import pytest
-import torch
 
 from skullgan_jax import acoustics
 from skullgan_jax.acoustics import tusnet
@@ -38,6 +37,7 @@ def _pairs(rows: slice) -> dict:
 
 
 def test_torch_reads_what_the_loader_wants(layout, tmp_path, capsys):
+    torch = pytest.importorskip("torch")
     hu, layout = layout
     output = tmp_path / "tusnet"
     blocks = (_pairs(slice(i, i + 1)) for i in range(3))
