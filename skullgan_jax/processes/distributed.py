@@ -28,8 +28,9 @@ from skullgan_jax.processes import watch
 from skullgan_jax.processes.jax_private import global_state
 
 MEET_SECONDS = 50  # in which all processes must have met
-# JAX ends a process itself, with a stack trace, if it has no contact for so long: only where watch.py could not.
-_HEARTBEAT_SECONDS = 55
+# JAX ends a process itself, with a stack trace, if it has no contact for so long: only where watch.py could not. It
+# looks so rarely that half of it may be over when a process is lost.
+_HEARTBEAT_SECONDS = 120
 _HOURS = 24 * 3600
 T = TypeVar("T")
 _calls = itertools.count()  # of all processes together, in one order

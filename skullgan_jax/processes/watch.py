@@ -17,6 +17,7 @@ from skullgan_jax.processes.jax_private import global_state
 
 LOST_SECONDS = 40  # without a sign of life
 _BEAT_SECONDS = 2
+_SILENT_SECONDS = 10  # that are enough where JAX says that somebody is lost
 
 
 class Watch(threading.Thread):
@@ -69,11 +70,11 @@ class Watch(threading.Thread):
             self._stopped.wait(_BEAT_SECONDS)
 
     def explain(self) -> None:
-        """End this process as where one is lost, if one is by the clock: JAX, which counts by it, was faster."""
-        late = time.monotonic() - LOST_SECONDS
+        """End this process as where one is lost, if one is silent: JAX, which looks for itself, was faster."""
+        late = time.monotonic() - _SILENT_SECONDS
         lost = {process: name for process, (_, _, name, last) in self._seen.copy().items() if last < late}
         if lost and global_state.process_id not in lost:  # else it is this one that was held up
-            self._end(lost)
+            self._end(lost, _SILENT_SECONDS)
 
     def _follow(self, process: int, code: int, line: str) -> None:
         """Another process failed with a reason."""
@@ -83,7 +84,7 @@ class Watch(threading.Thread):
             progress.complain(f"process {process}: {line}")
         os._exit(code)
 
-    def _end(self, lost: dict[int, str]) -> None:
+    def _end(self, lost: dict[int, str], seconds: int = LOST_SECONDS) -> None:
         if self._stopped.is_set():
             return
         mine = global_state.process_id
@@ -91,7 +92,7 @@ class Watch(threading.Thread):
         if mine in lost or mine == min(set(range(global_state.num_processes)) - lost.keys(), default=mine):
             listed = " and ".join(f"process {p} on {name}" for p, name in sorted(lost.items()))
             progress.complain(
-                f"{listed} gave no sign of life for {LOST_SECONDS} s, so all of the job ends; "
+                f"{listed} gave no sign of life for {seconds} s, so all of the job ends; "
                 "the same command goes on from the last checkpoint"
             )
         os._exit(1)
