@@ -129,6 +129,7 @@ def _simulate(flags) -> None:
         raise InputError(f"--size={flags.size}: TUSNet's grid is of 512; give that, or an --output that ends in .zarr")
     if not os.path.basename(output):
         raise InputError(f"--output={flags.output}: give the name of a store or folder to be made")
+    _check_beside(output, form)
     slices, hu_max = _open(flags)
     if flags.num is not None and flags.num > slices.num:
         raise InputError(f"--num={flags.num}: {flags.input} has {slices.num} slices")
@@ -161,24 +162,33 @@ def _simulate(flags) -> None:
     _tell(output, form, source, slices)
 
 
+def _check_beside(output: str, form: str) -> None:
+    """Refuses a new store where somebody's files have the names of what comes to lie beside it."""
+    from skullgan_jax.acoustics.fields import FieldStore
+    from skullgan_jax.sampling.names import beside
+
+    if form != "zarr" or "://" in output or FieldStore.attributes(output):
+        return
+    for path in (beside(output, ".csv"), beside(output, ".png")):
+        if os.path.lexists(path):
+            raise InputError(f"--output={output}: {path.name} is there and would be replaced; give another name")
+
+
 def _tell(output: str, form: str, source, slices) -> None:
     """Beside a store that is complete: its numbers, and a picture of the first field."""
     if form != "zarr" or "://" in output or not source.store(output).about["complete"]:
         return
-    import csv
-
     from skullgan_jax.acoustics import fields, maps, pictures
-    from skullgan_jax.machine import files
+    from skullgan_jax.machine import extras, files
     from skullgan_jax.sampling.names import beside
     from skullgan_jax.slices.pictures import save
 
     store, about = source.store(output), source.about
     try:
-        with files.whole(beside(output, ".csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as table:
-            rows = csv.writer(table)
-            rows.writerow(fields.HEADER)
-            for shard in range(store.shards(len(store))):
-                rows.writerows(fields.lines(store.numbers(*store.rows(shard))))
+        with files.whole(beside(output, ".csv")) as partial:
+            fields.write_table(partial, (store.numbers(*store.rows(i)) for i in range(store.shards(len(store)))))
+        if not extras.there("matplotlib"):
+            return
         first, hu = store.read(0, 1), slices.read(0, 1)
         medium = maps.medium(maps.upsample(hu, about["size"])[0], **source.law)
         target = tuple(map(int, first["target"][0]))

@@ -3,10 +3,11 @@
 Row i is slice i // T with target i % T of T targets.
 """
 
+import csv
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from skullgan_jax.version import __version__
 
 _BLOCK = 64  # slices that are looked at together before anything is simulated
 _CFL, _PML, _PML_ALPHA = 0.3, 14, 5.0  # TUSNet's
+NUMBERS = ("slice", "target", "focus", "peak", "peak_in_water", "shift_mm")
 
 
 class FieldStore(Rows):
@@ -35,13 +37,12 @@ class FieldStore(Rows):
     """
 
     FORMAT = "fields 1"
-    NAMES = ("field", "delays", "slice", "target", "focus", "peak", "peak_in_water", "shift_mm")
+    NAMES = ("field", "delays", *NUMBERS)
     OF, DONE, UNIT = "fields", "simulated", "fields"
 
     def numbers(self, first: int, last: int) -> dict[str, np.ndarray]:
         """Rows first to last - 1 of what is small, as they are on disk."""
-        small = (name for name in self.NAMES if name not in ("field", "delays"))
-        reading = {name: self._arrays[name][first:last].read() for name in small}
+        reading = {name: self._arrays[name][first:last].read() for name in NUMBERS}
         return {name: future.result() for name, future in reading.items()}
 
     @classmethod
@@ -86,7 +87,7 @@ class FieldSource:
         self._water: dict[int, np.ndarray] = {}  # target -> field without a skull
         first = slices.read(0, 1)
         self._pixel_m = slices.pixel_mm * first.shape[-1] / size * 1e-3
-        water = self._mapped(np.zeros_like(first))
+        water = self._medium(np.zeros((1, 1, 1), np.float32))
         print_of, greatest = self._looked_through()
         hu_max = max(law["hu_max"] or 0.0, greatest)
         fastest = float(np.max(self._medium(np.full((1, 1, 1), hu_max, np.float32)).sound_speed))
@@ -243,7 +244,7 @@ def _program(grid: Grid, elements: tuple, by_reversal: bool, devices: tuple) -> 
     return lambda media, targets: run(*jax.device_put((media, targets), placed))
 
 
-HEADER = (
+_TABLE = (
     "slice",
     "target_row",
     "target_column",
@@ -255,8 +256,11 @@ HEADER = (
 )
 
 
-def lines(numbers: dict[str, np.ndarray]) -> Iterator[tuple]:
-    """The lines of a .csv under HEADER of rows of a store."""
-    names = ("slice", "target", "focus", "peak", "peak_in_water", "shift_mm")
-    for number, target, at, peak, water, shift in zip(*(numbers[name] for name in names), strict=True):
-        yield number, *target, *at, f"{peak:.6g}", f"{water:.6g}", f"{shift:.3f}"
+def write_table(path, blocks: Iterable[dict[str, np.ndarray]]) -> None:
+    """Writes the numbers of fields, NUMBERS by name, as a .csv; the file is written as told. Raises OSError."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(_TABLE)
+        for block in blocks:
+            for number, target, at, peak, water, shift in zip(*(block[name] for name in NUMBERS), strict=True):
+                rows.writerow([number, *target, *at, f"{peak:.6g}", f"{water:.6g}", f"{shift:.3f}"])

@@ -6,16 +6,15 @@ latter with lines from the array's ends to the target, too. `pfields/` has (fiel
 them.
 """
 
-import csv
-import functools
 import json
 import pathlib
 from collections.abc import Iterable, Iterator
 
+import jax
 import numpy as np
 
 from skullgan_jax.acoustics import maps
-from skullgan_jax.acoustics.fields import HEADER, lines
+from skullgan_jax.acoustics.fields import NUMBERS, write_table
 from skullgan_jax.acoustics.inputs import Slices
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError
@@ -65,20 +64,19 @@ class Layout:
         with files.whole(output, ours=(*_PARTS, _ABOUT, _TABLE)) as folder:
             for part in _PARTS:
                 (folder / part).mkdir(parents=True)
-            with open(folder / _TABLE, "w", newline="", encoding="utf-8") as table:
-                rows = csv.writer(table)
-                rows.writerow(HEADER)
-                for number, pairs in enumerate(_by(_PAIRS, blocks)):
-                    plain, traced = self._inputs(pairs)
-                    norms = pairs["field"].max((1, 2))
-                    values = (plain, traced, (pairs["field"], pairs["delays"], norms))
-                    for part, value in zip(_PARTS, values, strict=True):
-                        name = f"{part}/{number:05d}.pt"
-                        pytorch_file.write(folder / name, value)
-                        sizes[name] = (folder / name).stat().st_size
-                    rows.writerows(lines(pairs))
-                    done += len(norms)
-                    progress(done)
+            numbers = []
+            for number, pairs in enumerate(_by(_PAIRS, blocks)):
+                plain, traced = self._inputs(pairs)
+                norms = pairs["field"].max((1, 2))
+                values = (plain, traced, (pairs["field"], pairs["delays"], norms))
+                for part, value in zip(_PARTS, values, strict=True):
+                    name = f"{part}/{number:05d}.pt"
+                    pytorch_file.write(folder / name, value)
+                    sizes[name] = (folder / name).stat().st_size
+                numbers.append({name: pairs[name] for name in NUMBERS})
+                done += len(norms)
+                progress(done)
+            write_table(folder / _TABLE, numbers)
             files.write_json(folder / _ABOUT, {**about, "files": sizes})
         if done % _PAIRS:
             say(
@@ -88,7 +86,7 @@ class Layout:
     def _inputs(self, pairs: dict) -> tuple[np.ndarray, np.ndarray]:
         """The slices of these pairs with the array and the target, and the same with lines."""
         low, high = int(pairs["slice"][0]), int(pairs["slice"][-1]) + 1
-        hu = np.asarray(self._upsampled(np.asarray(self._slices.read(low, high), np.float32)))
+        hu = np.asarray(_upsampled(np.asarray(self._slices.read(low, high), np.float32)))
         plain = hu[pairs["slice"] - low]
         traced = np.empty_like(plain)
         for i, (row, column) in enumerate(pairs["target"]):
@@ -101,11 +99,10 @@ class Layout:
             traced[i, row, column] = _GREATEST
         return plain, traced
 
-    @functools.cached_property
-    def _upsampled(self):
-        import jax
 
-        return jax.jit(lambda hu: maps.upsample(hu, SIZE))
+@jax.jit
+def _upsampled(hu):
+    return maps.upsample(hu, SIZE)
 
 
 def line(start: tuple[int, int], end: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

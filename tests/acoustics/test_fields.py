@@ -126,6 +126,9 @@ def test_what_is_refused(arches, done, tmp_path, capsys):
         np.save(tmp_path / "wrong.npy", wrong)
         said = refused(capsys, tmp_path / "wrong.npy", tmp_path / "f.zarr")
         assert f"slice 1 of wrong.npy: {what}" in said
+    (tmp_path / "g.csv").write_text("mine")
+    assert "g.csv is there and would be replaced" in refused(capsys, arches, tmp_path / "g.zarr")
+    assert (tmp_path / "g.csv").read_text() == "mine"
     np.save(tmp_path / "unit.npy", hu / 1500.0)
     assert "between -1 and 1 are not HU" in refused(capsys, tmp_path / "unit.npy", tmp_path / "f.zarr")
     assert not (tmp_path / "f.zarr").exists()
