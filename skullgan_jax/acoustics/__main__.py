@@ -266,7 +266,7 @@ def _map(flags, slices, hu_max: float | None) -> None:
     with programs.kept(), only_writer(flags.output):
         there = formats.about(flags.output)
         if there is not None:
-            _check_same(flags.output, there, about)
+            formats.check_same(there, about, f"--output={flags.output}", of="maps")
             say(f"{flags.output}: is there already")
             return
         try:
@@ -274,12 +274,6 @@ def _map(flags, slices, hu_max: float | None) -> None:
         except OSError as error:
             raise InputError(f"--output={flags.output}: cannot be written ({error.strerror or error})") from None
     say(f"wrote {flags.output}: {slices.num} slices of {size} x {size}, {about['pixel_mm']:g} mm, by {about['medium']}")
-
-
-def _check_same(output: str, there: dict, about: dict) -> None:
-    differing = [f"{k} was {there.get(k)} now {v}" for k, v in about.items() if k != "version" and there.get(k) != v]
-    if differing:
-        raise InputError(f"--output={output}: holds other maps: {', '.join(differing)}; give another or remove it")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from skullgan_jax.acoustics import focus, maps
+from skullgan_jax.acoustics.formats import check_same
 from skullgan_jax.acoustics.inputs import Slices
 from skullgan_jax.acoustics.solver import Grid, simulate, tone_burst
 from skullgan_jax.command.progress import Progress
@@ -121,11 +122,7 @@ class FieldSource:
 
     def check_same(self, there: dict, about: dict, path: str) -> None:
         """InputError where what is there says that it is of other fields."""
-        free = (*self.left_open, "version", "input")
-        differing = [f"{k} was {there.get(k)} now {v}" for k, v in about.items() if k not in free and there.get(k) != v]
-        if differing:
-            what = ", ".join(each if len(each) < 120 else f"{each.split()[0]} differ" for each in differing)
-            raise InputError(f"{path}: holds other fields: {what}; give another --output or remove it")
+        check_same(there, about, path, of="fields", free=(*self.left_open, "input"))
 
     def kept(self, drawn: dict) -> dict:
         """All of it."""

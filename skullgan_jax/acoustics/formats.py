@@ -8,7 +8,7 @@ x goes down the rows.
 import json
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
@@ -47,6 +47,15 @@ def about(output: str) -> dict | None:
         return json.loads(_READERS[form(output)](path))
     except Exception:  # libraries fail in a dozen ways on what is not theirs
         raise InputError(f"--output={output}: is there, and holds no maps; give another name or remove it") from None
+
+
+def check_same(there: dict, about: dict, path: str, *, of: str, free: Collection[str] = ()) -> None:
+    """InputError where what is there says that it is of another kind, naming both; `free` may differ."""
+    free = ("version", *free)
+    differing = [f"{k} was {there.get(k)} now {v}" for k, v in about.items() if k not in free and there.get(k) != v]
+    if differing:
+        what = ", ".join(each if len(each) < 120 else f"{each.split()[0]} differs" for each in differing)
+        raise InputError(f"{path}: holds other {of}: {what}; give another or remove it")
 
 
 def write(output: str, blocks: Blocks, shape: tuple[int, int, int], about: dict) -> None:

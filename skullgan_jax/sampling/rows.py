@@ -6,6 +6,7 @@ that all N are there, as zarr.json comes into being before everything else. They
 whoever finds that another process was faster reads them again.
 """
 
+import abc
 import dataclasses
 import functools
 import json
@@ -59,7 +60,7 @@ def is_remote(path) -> bool:
     return "://" in str(path)
 
 
-class Rows:
+class Rows(abc.ABC):
     """A store that is there; see the module. What it is of is said by subclasses, which may have types for rows.
 
     Args:
@@ -83,9 +84,9 @@ class Rows:
     UNIT: ClassVar[str]
 
     @classmethod
+    @abc.abstractmethod
     def columns(cls, about: dict) -> dict[str, Column]:
         """The arrays of a store with these attributes, by name."""
-        raise NotImplementedError
 
     def __init__(self, path):
         self.path = str(path)
