@@ -342,10 +342,15 @@ def whole(tree):
     def of(array):
         if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
             return array
-        everywhere = jax.sharding.NamedSharding(array.sharding.mesh, jax.sharding.PartitionSpec())
-        return np.asarray(jax.jit(lambda x: x, out_shardings=everywhere)(array))
+        return np.asarray(placing(jax.sharding.NamedSharding(array.sharding.mesh, jax.sharding.PartitionSpec()))(array))
 
     return jax.tree.map(of, tree)
+
+
+@functools.cache
+def placing(sharding: jax.sharding.Sharding) -> Callable[[jax.Array], jax.Array]:
+    """Jitted: an array to the same one placed so, over processes, too; kept, so that a shape compiles once."""
+    return jax.jit(lambda x: x, out_shardings=sharding)
 
 
 def _writer(folder: pathlib.Path) -> "ocp.AsyncCheckpointer":

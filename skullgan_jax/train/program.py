@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from skullgan_jax.command.progress import say
 from skullgan_jax.machine import memory, programs
-from skullgan_jax.model import draw
+from skullgan_jax.model import checkpoint, draw
 from skullgan_jax.nets.pair import compiler_options
 from skullgan_jax.slices.size import SIZE
 from skullgan_jax.train import relativistic, sharding, state
@@ -101,7 +101,7 @@ def _about(text: str) -> str:
 
 def whole(at: Places, weights):
     """Weights with all of each array on each device, where they are divided: what is drawn is then all on each, too."""
-    collect = jax.jit(lambda x: x, out_shardings=at.everywhere)
+    collect = checkpoint.placing(at.everywhere)
     return jax.tree.map(lambda x: x if x.sharding.is_fully_replicated else collect(x), weights)
 
 
@@ -115,4 +115,5 @@ def settled(plan, at: Places, now: state.TrainState) -> state.TrainState:
         return now
     pair = dataclasses.replace(plan.pair, dtype="float32")  # the same for whatever the weights are trained with
     stats = draw.standing_statistics(pair, whole(at, now.g_params))
-    return dataclasses.replace(now, g_stats=jax.jit(lambda s: s, out_shardings=sharding.of(at.like.g_stats))(stats))
+    placed = jax.tree.map(lambda x, like: checkpoint.placing(like.sharding)(x), stats, at.like.g_stats)
+    return dataclasses.replace(now, g_stats=placed)
