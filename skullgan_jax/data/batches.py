@@ -14,7 +14,6 @@ from skullgan_jax.errors import InputError
 from skullgan_jax.machine.tensorflow import import_tensorflow
 from skullgan_jax.slices.calibration import Calibration
 
-_STREAMS = ("real", "blur")
 _BLOCK = 64  # slices per stream and call: 4 MiB
 
 
@@ -50,6 +49,7 @@ def batches(
     num_steps: int,
     process_index: int = 0,
     process_count: int = 1,
+    streams: tuple[str, ...] = ("real", "blur"),
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches of steps start_step .. num_steps - 1, shuffled over the whole data anew in every epoch.
 
@@ -65,10 +65,11 @@ def batches(
       num_steps: the steps of the whole run, those before start_step included.
       process_index: p of P; it gets rows [p b, (p + 1) b) of the global batch, b = batch_size / P.
       process_count: P.
+      streams: what a batch has; each is an independent draw of the slices.
 
     Returns:
-      An iterator of {"real", "blur"}: float32 (b, 128, 128, 1) in [-1, 1], read-only; `blur` is an
-      independent draw of reals, for the training step to blur.
+      An iterator of dicts of the streams: float32 (b, 128, 128, 1) in [-1, 1], read-only; `blur` is for the published
+      step to blur.
 
     Raises:
       InputError: fewer slices than a batch, or a batch that P does not divide.
@@ -92,15 +93,15 @@ def batches(
 
     def gather(step: np.int64) -> list[np.ndarray]:
         steps = range(step, min(step + block, num_steps))
-        chosen = (np.stack([rows(stream, t) for t in steps]) for stream in _STREAMS)
-        return [calibration.to_unit(images[c])[..., None] for c in chosen]  # 2 x (steps, b, 128, 128, 1)
+        chosen = (np.stack([rows(stream, t) for t in steps]) for stream in streams)
+        return [calibration.to_unit(images[c])[..., None] for c in chosen]  # each (steps, b, 128, 128, 1)
 
     tf = import_tensorflow()
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = 2  # on a laptop the cores belong to XLA
     options.threading.max_intra_op_parallelism = 1
-    load = functools.partial(tf.numpy_function, gather, Tout=[tf.float32] * 2)
+    load = functools.partial(tf.numpy_function, gather, Tout=[tf.float32] * len(streams))
     blocks = tf.data.Dataset.range(start_step, num_steps, block).with_options(options)
     blocks = blocks.map(lambda step: load([step]), num_parallel_calls=2, deterministic=True).prefetch(2)
 
@@ -109,9 +110,9 @@ def batches(
     source = [blocks.as_numpy_iterator()]
 
     def split() -> Iterator[dict[str, np.ndarray]]:
-        while source and (pair := next(source[0], None)):
-            for real, blur in zip(*pair, strict=True):
-                yield {"real": real, "blur": blur}
+        while source and (block := next(source[0], None)):
+            for drawn in zip(*block, strict=True):
+                yield dict(zip(streams, drawn, strict=True))
 
     iterator = split()
     weakref.finalize(iterator, source.clear)

@@ -69,7 +69,7 @@ def compiled(plan, at: Places) -> Compiled:
         donate_argnums=0,
     )
     image = jax.ShapeDtypeStruct((plan.config.batch_size, SIZE, SIZE, 1), jnp.float32, sharding=at.by_image)
-    lowered, options = run.lower(at.like, {"real": image, "blur": image}), compiler_options()
+    lowered, options = run.lower(at.like, dict.fromkeys(plan.recipe.streams, image)), compiler_options()
     text = lowered.as_text()
     about = f"{jax.__version__} {jax.devices()[0].device_kind} {options} {text}"
     name = f"step-{hashlib.sha256(about.encode()).hexdigest()}"

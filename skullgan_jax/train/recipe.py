@@ -29,6 +29,7 @@ class Recipe(_Adam):
     """The published numbers. Epochs count from 0, as the original's loop variable does."""
 
     d_norm: ClassVar[str] = "batch"  # of the pair, see nets/pair.py
+    streams: ClassVar[tuple[str, ...]] = ("real", "blur")  # of a batch, see data/batches.py
 
     g_factor: float = _number(0.5, "the generator's rate times this where its loss gets no better")
     d_factor: float = _number(0.8, "the discriminator's rate times this where its loss gets no better")
@@ -47,6 +48,7 @@ class Relativistic(_Adam):
     """
 
     d_norm: ClassVar[str] = "none"
+    streams: ClassVar[tuple[str, ...]] = ("real",)
 
     lr: float = _number(2e-4, "learning rate of both nets, to begin with")
     b1: float = _number(0.0, "of Adam: decay of the mean of gradients")

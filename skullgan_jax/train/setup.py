@@ -58,6 +58,7 @@ class Plan:
             num_steps=self.total,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            streams=self.recipe.streams,
         )
 
 
