@@ -42,7 +42,7 @@ class Watch(threading.Thread):
         while not self._stopped.wait(1):
             silent, rounds = (silent + 1, rounds) if rounds == self._rounds else (0, self._rounds)
             if silent > LOST_SECONDS:
-                self._end({0: "the coordinator"})
+                self._end({0: "the coordinator"}, LOST_SECONDS)
 
     def _beat(self):
         client, mine = global_state.client, global_state.process_id
@@ -66,7 +66,7 @@ class Watch(threading.Thread):
             late = self._rounds - LOST_SECONDS // _BEAT_SECONDS
             lost = {process: name for process, (_, last, name, _) in seen.items() if last < late}
             if lost:
-                self._end(lost)
+                self._end(lost, LOST_SECONDS)
             self._stopped.wait(_BEAT_SECONDS)
 
     def explain(self) -> None:
@@ -84,7 +84,7 @@ class Watch(threading.Thread):
             progress.complain(f"process {process}: {line}")
         os._exit(code)
 
-    def _end(self, lost: dict[int, str], seconds: int = LOST_SECONDS) -> None:
+    def _end(self, lost: dict[int, str], seconds: float) -> None:
         if self._stopped.is_set():
             return
         mine = global_state.process_id
