@@ -348,8 +348,8 @@ def whole(tree):
 
 
 @functools.cache
-def placing(sharding: jax.sharding.Sharding) -> Callable[[jax.Array], jax.Array]:
-    """Jitted: an array to the same one placed so, over processes, too; kept, so that a shape compiles once."""
+def placing(sharding: jax.sharding.Sharding) -> Callable:
+    """Jitted: a tree of arrays to the same ones placed so, over processes, too; kept, so that a shape compiles once."""
     return jax.jit(lambda x: x, out_shardings=sharding)
 
 

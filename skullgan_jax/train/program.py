@@ -100,9 +100,14 @@ def _about(text: str) -> str:
 
 
 def whole(at: Places, weights):
-    """Weights with all of each array on each device, where they are divided: what is drawn is then all on each, too."""
-    collect = checkpoint.placing(at.everywhere)
-    return jax.tree.map(lambda x: x if x.sharding.is_fully_replicated else collect(x), weights)
+    """Weights with all of each array on each device, where they are divided: what is drawn is then all on each, too.
+
+    One program collects them, and is waited for. The collectives of several that are under way at once may come in
+    another order on each device, and then wait for each other for ever, as Gloo's do.
+    """
+    if all(x.sharding.is_fully_replicated for x in jax.tree.leaves(weights)):
+        return weights
+    return jax.block_until_ready(checkpoint.placing(at.everywhere)(weights))
 
 
 def settled(plan, at: Places, now: state.TrainState) -> state.TrainState:
