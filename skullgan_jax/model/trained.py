@@ -83,12 +83,11 @@ class Model:
             counts += "no discriminator"
         else:
             counts += f"discriminator of {networks.parameter_count(self.d_params):,}, ndf={self.pair.ndf}"
-        low, high = self.calibration.hu_min, self.calibration.hu_max
         there = "computed with the first samples" if self.standing is None else "there"
         return "\n".join(
             [
                 f"SkullGAN: {counts}",
-                f"  calibration  -1 to +1 is {low:g} to {high:g} HU; {self.pixel_mm:g} mm per pixel",
+                f"  calibration  -1 to +1 is {self.calibration} HU; {self.pixel_mm:g} mm per pixel",
                 f"  from         {_origin(self.provenance)}",
                 f"  standing     statistics to sample with are {there}",
                 f"  sha256       {self.sha256[:16]}",
@@ -259,8 +258,8 @@ class Model:
         """
         # As Python writes numbers, the shortest decimal of a float: stores and statistics keep what was said once.
         nz, ngf, nc = (int(size) for size in (self.pair.nz, self.pair.ngf, self.pair.nc))
-        low, high = (float(hu) + 0.0 for hu in (self.calibration.hu_min, self.calibration.hu_max))  # -0.0 is 0.0
-        begin = f"({nz}, {ngf}, {nc}, Calibration(hu_min={low!r}, hu_max={high!r}))"
+        scale = ", ".join(f"{name}={hu + 0.0!r}" for name, hu in self.calibration.to_dict().items())  # -0.0 is 0.0
+        begin = f"({nz}, {ngf}, {nc}, Calibration({scale}))"
         flat = traverse_util.flatten_dict({"params": self.g_params, "stats": self.g_stats}, sep=".")
         return directory.sha256(flat, begin)
 

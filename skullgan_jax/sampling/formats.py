@@ -183,8 +183,7 @@ def _slice(index: int, hu: np.ndarray, about: dict):
     ds.StudyDate = ds.StudyTime = ds.AccessionNumber = ds.ReferringPhysicianName = ""
     ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = "CT", "skullgan_jax", about["model"][:64]
     ds.SoftwareVersions = about["version"]
-    scale = about["calibration"]
-    ds.DerivationDescription = f"{_in_short(about)}, -1 to +1 is {scale['hu_min']:g} to {scale['hu_max']:g} HU"
+    ds.DerivationDescription = f"{_in_short(about)}, -1 to +1 is {Calibration.from_dict(about['calibration'])} HU"
     ds.PatientName, ds.PatientID = f"SYNTHETIC^{index}", _patient(index, about)
     ds.PatientBirthDate = ds.PatientSex = ""
     ds.PatientIdentityRemoved = "YES"

@@ -26,18 +26,30 @@ class Calibration:
     Both directions take numpy or jax arrays of any shape and real dtype and return float32. Nothing is
     clipped: HU outside the range land outside [-1, 1], and come back.
 
+    Attributes:
+      hu_min: of -1.
+      hu_max: of +1.
+      hu_floor: what the networks draw below these HU, is hu_min; None: nothing is. Where slices of bone are cut out,
+        nothing lies between bone and air, which a generator, being smooth, has to pass through.
+
     Raises:
-      InputError: the ends are not finite, or not in order.
+      InputError: the ends are not finite, or not in order, or the floor is not between them.
     """
 
     hu_min: float
     hu_max: float
+    hu_floor: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("hu_min", "hu_max"):
-            object.__setattr__(self, name, float(getattr(self, name)))  # numpy scalars are not JSON
+        for name, value in dataclasses.asdict(self).items():
+            object.__setattr__(self, name, None if value is None else float(value))  # numpy scalars are not JSON
         if not (math.isfinite(self.hu_min) and math.isfinite(self.hu_max) and self.hu_min < self.hu_max):
             raise InputError(f"calibration {self.hu_min} to {self.hu_max} HU: need finite hu_min < hu_max")
+        if self.hu_floor is not None and not self.hu_min < self.hu_floor <= self.hu_max:
+            raise InputError(
+                f"calibration {self.hu_min} to {self.hu_max} HU: hu_floor {self.hu_floor} must be above hu_min, and "
+                "hu_max at most"
+            )
 
     def to_unit(self, hu: Array) -> Array:
         """Gives x = 2 (hu - hu_min) / (hu_max - hu_min) - 1, float32."""
@@ -48,17 +60,39 @@ class Calibration:
         return x
 
     def to_hu(self, x: Array) -> Array:
-        """Gives hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min, float32: the inverse of `to_unit`."""
+        """Gives hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min, float32: the inverse of `to_unit`, but for a floor."""
         hu = x.astype(np.float32)
         hu /= 2
         hu += 0.5
         hu *= self.hu_max - self.hu_min
         hu += self.hu_min
-        return hu
+        if self.hu_floor is None:
+            return hu
+        return hu.__array_namespace__().where(hu < self.hu_floor, np.float32(self.hu_min), hu)
+
+    def floored(self, images: np.ndarray, share: float) -> "Calibration":
+        """The same with a floor: the HU that only a `share` of those pixels is below, which are above hu_min.
+
+        Args:
+          images: (N, ...) HU that the calibration is of; read in chunks, so a memory map of any size will do.
+          share: in [0, 1); a few pixels may lie lower, as of air in bone.
+        """
+        num, least = 0, np.empty(0, np.float64)
+        for start in range(0, len(images), _CHUNK):
+            chunk = np.asarray(images[start : start + _CHUNK])
+            bone = chunk[chunk > self.hu_min].astype(np.float64)
+            num += len(bone)
+            least = np.sort(np.concatenate([least, bone]))[: int(share * images.size) + 1]
+        return dataclasses.replace(self, hu_floor=least[int(share * num)])
+
+    def __str__(self) -> str:
+        """E.g. "0 to 1797 (0 below 213)"."""
+        floor = "" if self.hu_floor is None else f" ({self.hu_min:g} below {self.hu_floor:g})"
+        return f"{self.hu_min:g} to {self.hu_max:g}{floor}"
 
     def to_dict(self) -> dict[str, float]:
-        """{"hu_min": ..., "hu_max": ...}, ready for JSON."""
-        return dataclasses.asdict(self)
+        """{"hu_min": ..., "hu_max": ...}, and "hu_floor" where there is one, ready for JSON."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, float]) -> "Calibration":
@@ -68,8 +102,8 @@ class Calibration:
           InputError: a key is missing or is not a number.
         """
         try:
-            return cls(values["hu_min"], values["hu_max"])
-        except (KeyError, TypeError, ValueError):
+            return cls(values["hu_min"], values["hu_max"], values.get("hu_floor"))
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise InputError(f"calibration {values!r}: need numbers hu_min and hu_max") from None
 
     @classmethod

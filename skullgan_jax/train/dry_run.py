@@ -42,7 +42,7 @@ def dry_run(config, workdir: str) -> None:
     for name, told in {
         "config": "  ".join(f"{field}={value}" for field, value in flat(config.to_dict()).items()),
         "data": f"{len(data.images)} {data.name} images, pixels of {data.pixel_mm:g} mm, "
-        f"calibration {scale.hu_min:g} to {scale.hu_max:g}, fingerprint {data.fingerprint}",
+        f"calibration {scale}, fingerprint {data.fingerprint}",
         "devices": f"{setup.hardware()}, {plan.pair.dtype}",
         "memory": f"{compiled.gigabytes} in a step; {2 * state_gb:.2f} GB on disk for the two checkpoints of {workdir}",
         "time": f"{left}: {compiled.seconds:.0f} s to compile, and {plan.total - start} of {plan.total} steps of "

@@ -81,8 +81,8 @@ class _Run:
         self.state, self.start = resume.initial_state(plan, checkpoints, workdir, self.at.like)
         self.grid_of, self.judge_of = judge.grid_and_judge(config, plan.pair, data)
         say(
-            f"{len(data.images)} {data.name} images, calibration {data.calibration.hu_min:g} to "
-            f"{data.calibration.hu_max:g} -> [-1, 1]; {setup.hardware()}, {plan.pair.dtype}; "
+            f"{len(data.images)} {data.name} images, calibration {data.calibration} -> [-1, 1]; "
+            f"{setup.hardware()}, {plan.pair.dtype}; "
             f"{plan.steps_per_epoch} steps per epoch of batch {config.batch_size}, {self.total} in all"
         )
         if self.start < self.total:

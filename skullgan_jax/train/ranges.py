@@ -90,6 +90,7 @@ _RANGES = {
     "recipe.grain": _Number(0, 1),
     "recipe.average_images": _Number(0, 1e9, above=True),
     "recipe.average_share": _SHARE,
+    "recipe.floor": _Number(0, 1, below=True),
     "pretrained": _TEXT,
     "checkpoint": _TEXT,
     "skip_damaged": _SWITCH,

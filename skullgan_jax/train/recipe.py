@@ -30,6 +30,7 @@ class Recipe(_Adam):
 
     d_norm: ClassVar[str] = "batch"  # of the pair, see nets/pair.py
     streams: ClassVar[tuple[str, ...]] = ("real", "blur")  # of a batch, see data/batches.py
+    floor: ClassVar[float] = 0.0  # samples have none, see Relativistic
 
     g_factor: float = _number(0.5, "the generator's rate times this where its loss gets no better")
     d_factor: float = _number(0.8, "the discriminator's rate times this where its loss gets no better")
@@ -63,6 +64,7 @@ class Relativistic(_Adam):
     grain: float = _number(0.02, "standard deviation of the noise on what the discriminator sees, of [-1, 1]")
     average_images: float = _number(5000.0, "the kept generator's weights are averaged over this half-life of images")
     average_share: float = _number(0.05, "or over this share of the images so far, if that is less")
+    floor: float = _number(1e-4, "share of bone that may lie below the HU under which samples are air; 0: none")
 
 
 def of(fields: Mapping) -> Recipe | Relativistic:

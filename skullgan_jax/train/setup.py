@@ -82,6 +82,8 @@ def prepare(config) -> Plan:
             data.calibration.check_hu()
         except InputError as error:
             raise InputError(f"{config.data.path}: {error}") from None
+    if recipe.floor and data.name != "celeba":
+        data = dataclasses.replace(data, calibration=data.calibration.floored(data.images, recipe.floor))
     steps = num_steps_per_epoch(len(data.images), config.batch_size)  # refuses data that fill no batch
     if config.epochs * steps >= _MOST_STEPS:
         raise InputError(

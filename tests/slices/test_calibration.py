@@ -90,3 +90,30 @@ def test_of_counts_what_is_not_finite(monkeypatch):
 def test_of_refuses_a_constant():
     with pytest.raises(InputError, match="every value is 7: "):
         Calibration.of(np.full((3, 4, 4), 7))
+
+
+def test_a_floor_is_what_all_but_a_share_of_bone_is_above(monkeypatch):
+    """Bone of 101 to 1100 HU, once each, in chunks: a hundredth of 1000 pixels may lie below the floor."""
+    monkeypatch.setattr(calibration, "_CHUNK", 3)
+    images = np.zeros((10, 20, 20), np.int16)
+    images[:, :10, :10] = np.random.default_rng(0).permutation(np.arange(101, 1101)).reshape(10, 10, 10)
+    scale = Calibration.of(images)
+    assert scale.floored(images, 0).hu_floor == 101
+    assert scale.floored(images, 0.01).hu_floor == 111
+    assert Calibration(0, 1100, 111).to_dict() == {"hu_min": 0.0, "hu_max": 1100.0, "hu_floor": 111.0}
+    assert Calibration.from_dict(Calibration(0, 1100, 111).to_dict()) == Calibration(0, 1100, 111)
+    assert str(Calibration(0, 1100, 111)) == "0 to 1100 (0 below 111)"
+
+
+@pytest.mark.parametrize("of", [np.asarray, jnp.asarray, jax.jit(jnp.asarray)])
+def test_nothing_is_drawn_between_air_and_the_floor(of):
+    x = of(np.array([-1, -0.8, -0.5001, -0.5, 1, 1.5], np.float32))
+    np.testing.assert_allclose(
+        Calibration(-1000, 1000, -500).to_hu(x), [-1000, -1000, -1000, -500, 1000, 1500], atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("floor", [0, -1, 101, float("nan")])
+def test_bad_floor(floor):
+    with pytest.raises(InputError, match="hu_floor"):
+        Calibration(0, 100, floor)

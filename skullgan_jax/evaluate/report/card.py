@@ -31,8 +31,8 @@ def markdown(model, metrics: dict) -> str:
         "",
         f"- SkullGAN (arXiv 2308.00206) by skullgan_jax {metrics['version']}: nc {pair.nc}, nz {pair.nz}, ngf "
         f"{pair.ngf}, " + (f"ndf {pair.ndf}{kind}" if model.d_params is not None else "no discriminator"),
-        f"- Output: {SIZE} x {SIZE} pixels of {model.pixel_mm:g} mm in HU; -1 is {model.calibration.hu_min:g} HU, "
-        f"+1 is {model.calibration.hu_max:g} HU. Outer table on top, 0 outside of bone.",
+        f"- Output: {SIZE} x {SIZE} pixels of {model.pixel_mm:g} mm in HU; -1 to +1 is {model.calibration} HU. "
+        "Outer table on top, 0 outside of bone.",
         f"- Trained on: {trained_on}",
         "",
         "## Use",
