@@ -19,17 +19,27 @@ from skullgan_jax.model.trained import Model
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
 
+STARTER = "starter"
+_STARTER = pathlib.Path(__file__).with_name(STARTER)
+
+
+def place(path: str | os.PathLike) -> pathlib.Path:
+    """Where a model is that a user names: `starter` is the one of this package, unless there is one of that name."""
+    named = pathlib.Path(path)
+    return _STARTER if str(path) == STARTER and not named.exists() else named
+
 
 @programs.kept()
 def load(path: str | os.PathLike) -> Model:
     """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
 
-    Of a workdir another checkpoint can be named, e.g. runs/skull/checkpoints/1000.
+    Of a workdir another checkpoint can be named, e.g. runs/skull/checkpoints/1000. "starter" is a small generator that
+    comes with the package, to begin with; what it is, says the model card in its folder, `load("starter").folder`.
 
     Raises:
       InputError: there is no model, or its files do not fit together.
     """
-    folder = pathlib.Path(path)
+    folder = place(path)
     if checkpoint.is_one(folder) or checkpoint.exists(folder):
         named = checkpoint.is_one(folder)
         model = _from_workdir(folder.parent.parent, int(folder.name)) if named else _from_workdir(folder)
@@ -46,7 +56,7 @@ def load(path: str | os.PathLike) -> Model:
     except FileNotFoundError as e:
         raise InputError(
             f"{path}: no model here ({pathlib.Path(e.filename).name} is missing); "
-            "give a model directory, a training workdir or a .pth"
+            "give a model directory, a training workdir or a .pth, or the word starter"
         ) from None
     except OSError as e:
         raise InputError(f"{e.filename or path}: cannot be read ({e.strerror or e}); see to its rights") from None
