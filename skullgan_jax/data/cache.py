@@ -12,7 +12,7 @@ import numpy as np
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.data.arrays import open_slices
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import by_cause
 from skullgan_jax.machine import files, lock, paths
 from skullgan_jax.slices.size import SIZE
 
@@ -66,8 +66,8 @@ def _first_writable(folders: list[Path]) -> Path:
             probe.unlink()
             return folder
         except OSError as error:
-            reason = error.strerror
-    raise InputError(f"{folders[-1]} cannot be written ({reason}): decoded images need a folder that can")
+            last = error
+    raise by_cause(last, f"{folders[-1]} cannot be written ({last.strerror}): decoded images need a folder that can")
 
 
 def _write(path: Path, images: Iterable[np.ndarray], num: int, dtype: np.dtype, what: str):
@@ -83,4 +83,4 @@ def _write(path: Path, images: Iterable[np.ndarray], num: int, dtype: np.dtype, 
                 progress(done)
     except OSError as error:
         size = num * SIZE * SIZE * dtype.itemsize / 1e9
-        raise InputError(f"{path} cannot be written ({error.strerror}): it takes {size:.1f} GB") from None
+        raise by_cause(error, f"{path} cannot be written ({error.strerror}): it takes {size:.1f} GB") from None

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine import signals
 
 _MARK = "skullgan_jax has this locked"
@@ -40,6 +40,7 @@ def only_writer(output: str | os.PathLike, flag: str = "--output") -> Iterator[N
 
     Raises:
       InputError: another job has it, or nothing can be written there.
+      MachineError: nothing can be written there for now.
     """
     final = pathlib.Path(os.path.realpath(output))
     path = final.with_name(f".{final.name}.lock")
@@ -71,7 +72,7 @@ def _take(stack: contextlib.ExitStack, path: pathlib.Path, output, flag: str) ->
             f"{flag}={output}: {holder(path)} writes to it; wait for it, stop it or give another place"
         ) from None
     except OSError as error:
-        raise InputError(f"{flag}={output}: cannot be written ({error.strerror}); give another place") from None
+        raise by_cause(error, f"{flag}={output}: cannot be written ({error.strerror}); give another place") from None
     if (said := file.read()) and _MARK not in said:
         raise InputError(f"{path}: is there and not of skullgan_jax; remove it, or give another {flag}")
     write_holder(file, mark=_MARK)

@@ -13,6 +13,7 @@ import time
 import jax
 
 from skullgan_jax.command import progress
+from skullgan_jax.errors import MachineError
 from skullgan_jax.processes.jax_private import global_state
 
 LOST_SECONDS = 40  # without a sign of life
@@ -95,7 +96,7 @@ class Watch(threading.Thread):
                 f"{listed} gave no sign of life for {seconds} s, so all of the job ends; "
                 "the same command goes on from the last checkpoint"
             )
-        os._exit(1)
+        os._exit(MachineError.status)
 
     def stop(self) -> None:
         """Everything is done."""
@@ -138,7 +139,7 @@ def _aborted(number):
         _set_handler(number, None)
         return signal.raise_signal(number)  # at the return
     progress.complain("process 0 is lost, so all of the job ends; the same command goes on from the last checkpoint")
-    os._exit(1)
+    os._exit(MachineError.status)
 
 
 def _coordinator_answers() -> bool:

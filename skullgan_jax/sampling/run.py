@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from skullgan_jax.command.progress import Progress, say
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine import programs
 from skullgan_jax.machine.lock import in_turn
 from skullgan_jax.sampling.job import Job
@@ -177,7 +177,7 @@ def _turn(output: str) -> Iterator[None]:
         with in_turn(output, lambda: say(f"{output}: another process puts it together; waiting for it")):
             yield
     except OSError as error:
-        raise InputError(f"--output={output}: cannot be written ({error.strerror or error})") from None
+        raise by_cause(error, f"--output={output}: cannot be written ({error.strerror or error})") from None
 
 
 def _put_together(source: Source, job: Job, store: Rows, positions: np.ndarray, counts: dict) -> bool:
@@ -197,10 +197,11 @@ def _put_together(source: Source, job: Job, store: Rows, positions: np.ndarray, 
         try:
             source.formats.write(job.form, job.output, blocks, {**about, "num": job.num, **counts})
         except OSError as error:
-            raise InputError(
+            line = (
                 f"--output={job.output}: cannot be written ({error.strerror or error}); free some space and give the "
                 f"same command again: the draws are kept in {job.draws}"
-            ) from None
+            )
+            raise by_cause(error, line) from None
     say(f"wrote {job.num} {store.OF} to {job.output}")
     if job.draws != job.output:
         say(f"{job.draws} keeps the draws for more of them; remove it when no more are wanted")
