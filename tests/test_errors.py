@@ -138,7 +138,7 @@ def test_a_bucket_that_stops_answering_is_not_damaged(monkeypatch):
             with pytest.raises(MachineError, match="cannot be"):
                 call(*of)
         with pytest.raises(MachineError, match="cannot be"):
-            store.complete()
+            store.complete(16)
 
 
 def test_of_one_process_it_ends_all(monkeypatch):

@@ -132,10 +132,11 @@ class Rows(abc.ABC):
         except Exception as error:
             raise _cannot(self.path, "written", error) from None
 
-    def complete(self, **more) -> list[int]:
-        """Says in the attributes that all rows are there, and what else is known then, if it is so.
+    def complete(self, num: int, **more) -> list[int]:
+        """Says in the attributes that all rows are there, if it is so, and what else is known of `num` rows.
 
-        Every shard is read for that, of rows that another job made room for in the meantime, too.
+        Every shard is read for that, of rows that another job made room for in the meantime, too: what is known of
+        those is said by that job.
 
         Returns:
           The shards that are missing or damaged: where there are any, nothing is said.
@@ -147,7 +148,7 @@ class Rows(abc.ABC):
             with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
                 there = list(pool.map(now.finished, range(now.shards(about["num"]))))
             missing[:] = [shard for shard, is_there in enumerate(there) if not is_there]
-            return {} if missing else {**more, "complete": True}
+            return {} if missing or (more and about["num"] != num) else {**more, "complete": True}
 
         self._put_about(checked)
         return missing
