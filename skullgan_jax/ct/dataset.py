@@ -348,12 +348,7 @@ def _write_salt(path: pathlib.Path) -> None:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(secrets.token_hex(32) + "\n")
         files.flush(partial)
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            pass
-        except OSError:  # a filesystem without links
-            partial.rename(path)
+        files.place_new(partial, path)
 
 
 def _check_same(output: str, old: dict | None, made_with: dict) -> None:

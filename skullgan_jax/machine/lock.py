@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -82,6 +84,8 @@ def _take(stack: contextlib.ExitStack, path: pathlib.Path, output, flag: str) ->
 def in_turn(path: str | os.PathLike, waiting: Callable[[], object]) -> Iterator[None]:
     """For the length of the block, be the only process that makes this file; the others wait until they can be.
 
+    Of this host, and of all hosts where the filesystem has locks that they share.
+
     Args:
       path: the file, which need not be there; its folder is.
       waiting: is called before this one waits.
@@ -89,18 +93,26 @@ def in_turn(path: str | os.PathLike, waiting: Callable[[], object]) -> Iterator[
     Raises:
       OSError: nothing can be written beside it.
     """
-    path = pathlib.Path(path)
-    beside = path.with_name(f".{path.name}.lock")
+    path = pathlib.Path(os.path.realpath(path))
+    here = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    # Lustre and others may have no locks at all, where those of one host decode beside each other.
+    of_this_host = pathlib.Path(tempfile.gettempdir(), f"skullgan_jax.{os.getuid()}.{here}.lock")
+    with _turn(of_this_host, waiting), _turn(path.with_name(f".{path.name}.lock"), waiting):
+        yield
+
+
+@contextlib.contextmanager
+def _turn(path: pathlib.Path, waiting: Callable[[], object]) -> Iterator[None]:
     try:
-        file = _locked(beside)
+        file = _locked(path)
     except BlockingIOError:
         waiting()
-        file = _locked(beside, wait=True)
-    with file, signals.before_leaving(lambda _: beside.unlink(missing_ok=True)):
+        file = _locked(path, wait=True)
+    with file, signals.before_leaving(lambda _: path.unlink(missing_ok=True)):
         try:
             yield
         finally:
-            beside.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def _locked(path: pathlib.Path, *, wait: bool = False):
