@@ -93,7 +93,6 @@ def test_a_filesystem_without_locks(tmp_path, monkeypatch):
 
 def test_another_host_that_was_faster(tmp_path):
     """What its processes have mapped stays where it is."""
-
     theirs = []
 
     def decode():
