@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -32,6 +33,8 @@ MEET_SECONDS = 50  # in which all processes must have met
 # looks so rarely that half of it may be over when a process is lost.
 _HEARTBEAT_SECONDS = 120
 _HOURS = 24 * 3600
+# What a collective operation says when its connections break: on CPUs, GPUs and between slices.
+_LINK = re.compile("Gloo|NCCL|^(ABORTED|DEADLINE_EXCEEDED|UNAVAILABLE):")
 T = TypeVar("T")
 _calls = itertools.count()  # of all processes together, in one order
 
@@ -68,6 +71,10 @@ def job() -> Iterator[None]:
             # A collective operation fails in many ways when a process is lost: time for the watch to tell it, and end.
             if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)):
                 time.sleep(watch.LOST_SECONDS + 10)
+                if _LINK.search(str(error)):  # all are alive, and do not reach each other
+                    reason = " ".join(str(error).split())[:200]
+                    line = f"the processes of this job lost each other ({reason}); {watch.GOES_ON}"
+                    watch.leave(line, MachineError.status)
             traceback.print_exc()
             watch.leave(f"{type(error).__name__}: {error}", 1)
         beating.stop()

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError
 from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed, lock, watch
 from tests.support import QUICK, ended
@@ -286,6 +286,39 @@ def test_why_another_process_failed_is_told(left, capfd):
     beating._beat()
     assert codes == [2]
     assert capfd.readouterr().err == "error: process 1: x.npy: no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("bad"), 2, "bad"),
+        (MachineError("stale"), 75, "stale"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (
+            jax.errors.JaxRuntimeError("INTERNAL: Gloo all-reduce failed: Connection reset by peer"),
+            *(75, "the processes of this job lost each other (INTERNAL: Gloo all-reduce failed: Connection reset by "
+              "peer); the same command goes on from the last checkpoint"),
+        ),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 1, "JaxRuntimeError: RESOURCE_EX"),
+        (ZeroDivisionError("a mistake"), 1, "ZeroDivisionError: a mistake"),
+    ],
+)  # fmt: skip
+def test_what_a_job_ends_with(error, code, said, monkeypatch):
+    class Ended(BaseException):
+        pass
+
+    def leave(line, status):
+        raise Ended(str(line), status)
+
+    monkeypatch.setattr(distributed, "_meet", lambda: None)
+    monkeypatch.setattr(distributed.time, "sleep", lambda _: None)
+    monkeypatch.setattr(watch.Watch, "start", lambda self: None)
+    monkeypatch.setattr(watch, "leave", leave)
+    with pytest.raises(Ended) as ended, distributed.job():
+        raise error
+    line, status = ended.value.args
+    assert status == code
+    assert line.startswith(said)
 
 
 def test_one_job_may_ask_the_first_process_again(monkeypatch):
