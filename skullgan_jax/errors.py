@@ -1,7 +1,8 @@
 """The exceptions that end a command with one line on stderr and no traceback, and with which exit status.
 
 A status says what a scheduler should do: 0, it is done; 2, it is not to be started again; 75, it is. Signals end a
-command with 130 and 143, see machine/signals.py; a mistake of the program itself with its traceback and 1.
+command with 130 and 143, see machine/signals.py; a mistake of the program itself with its traceback and 1, which is
+also `prepare`'s where it left out a scan.
 """
 
 import errno
