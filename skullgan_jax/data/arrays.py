@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine import paths
 from skullgan_jax.slices.size import SIZE
 
@@ -51,7 +51,7 @@ def open_slices(path) -> np.ndarray:
         else:
             raise InputError(f"{path} is neither a .npy nor a .npz file: write {_WANTED} with numpy.save(path, array)")
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise by_cause(error, f"{path} cannot be read: {error.strerror or error}") from None
     return images[..., 0] if images.ndim == 4 else images
 
 

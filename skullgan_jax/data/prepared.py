@@ -9,7 +9,7 @@ import numpy as np
 
 from skullgan_jax.data import cache
 from skullgan_jax.data.arrays import open_slices
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError, Told, by_cause
 from skullgan_jax.machine.tensorflow import import_tensorflow
 
 
@@ -105,7 +105,7 @@ def _read_text(path, name: str) -> str | None:
                 return file.read()
         return Path(path, name).read_text() if Path(path, name).is_file() else None
     except Exception as error:  # buckets fail in a dozen ways
-        raise InputError(f"{path}/{name}: cannot be read ({' '.join(str(error).split())[:120]})") from None
+        raise by_cause(error, f"{path}/{name}: cannot be read ({' '.join(str(error).split())[:120]})") from None
 
 
 def _builder(path):
@@ -132,6 +132,9 @@ def _decode(path, builder, split: str) -> Iterable[np.ndarray]:
         raise _damaged(path, error) from None
 
 
-def _damaged(path, error: Exception) -> InputError:
+def _damaged(path, error: Exception) -> Told:
     reason = " ".join(str(error).split())[:120]
+    told = by_cause(error, f"{path}: cannot be read ({reason}); give the same command again")
+    if isinstance(told, MachineError):
+        return told
     return InputError(f"{path} is no data set of prepare, or damaged ({reason}): prepare it again")

@@ -6,7 +6,7 @@ import pathlib
 import uuid
 
 from skullgan_jax.command.progress import say
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine.lock import holder, write_holder
 
 _NAME = "lock.json"
@@ -27,9 +27,8 @@ class Lock:
             workdir.mkdir(parents=True, exist_ok=True)
             self._file = open(workdir / _NAME, "a+")  # noqa: SIM115  held until release
         except OSError as error:
-            raise InputError(
-                f"--workdir={workdir}: cannot be written ({error.strerror}); give another folder"
-            ) from None
+            line = f"--workdir={workdir}: cannot be written ({error.strerror}); give another folder"
+            raise by_cause(error, line) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,7 +6,7 @@ import pathlib
 import jax
 
 from skullgan_jax.command.progress import say
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine import files, memory
 from skullgan_jax.machine.programs import kept
 from skullgan_jax.model import checkpoint
@@ -27,6 +27,7 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
 
     Raises:
       InputError: one line on what the user can change.
+      MachineError: one line on what failed, e.g. for lack of space; the same again goes on.
     """
     workdir = pathlib.Path(workdir)
     plan = distributed.agree(lambda: setup.prepare(config), same=setup.identity)
@@ -43,10 +44,11 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
                 f"{workdir}: not finite at {error}; {_kept(checkpoints)}; lower --config.recipe.lr or look at the data"
             ) from None
         except OSError as error:
-            raise InputError(
+            line = (
                 f"{workdir}: cannot be written ({error.strerror or error}); {_kept(checkpoints)}; "
                 "free some space and run the same command again"
-            ) from error
+            )
+            raise by_cause(error, line) from error
 
 
 def _train(run: "_Run", stop: distributed.Stop) -> bool:
