@@ -8,7 +8,7 @@ From a pair pretrained on CelebA (configs/celeba.py):
 
     ... --config.pretrained=runs/celeba
 
-A laptop-size run on the phantom, under 5 minutes on 2 CPU cores (`make demo`):
+A laptop-size run on the phantom, two minutes on 2 CPU cores:
 
     python -m skullgan_jax.main --config=configs/skull.py:demo --workdir=runs/demo
 """

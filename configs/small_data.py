@@ -6,9 +6,10 @@ From weights that know something already, as the released ones; a generator is e
 
     ... --config.pretrained=models/skullgan
 
-The size of a laptop, on the phantom or on your own slices:
+The size of a laptop, on the phantom or on your own slices, from scratch or from the starter model:
 
     python -m skullgan_jax.main --config=configs/small_data.py:demo --workdir=runs/small
+    python -m skullgan_jax.main --config=configs/small_data.py:demo --workdir=runs/small --config.pretrained=starter
 
 What it does in another way than configs/skull.py, and what that is worth: docs/training.md. Its generator is the
 published one, and converts to PyTorch; its discriminator has no BatchNorm, and does not.
