@@ -9,6 +9,7 @@ Then runs of the laptop's size, which go on where they were; the reports of thos
 
   python benchmarks/small_data.py run --data=few/bone --output=runs/few
   python benchmarks/small_data.py run --data=few/bone --output=runs/few --without penalties augmentation --seed=1
+  python benchmarks/small_data.py run --data=few/bone --output=runs/few --published
   python benchmarks/small_data.py table --output=runs/few
 
 The starter model is a longer run of the same, without its discriminator:
@@ -28,7 +29,7 @@ import numpy as np
 import skullgan_jax
 from skullgan_jax.data import phantom
 
-CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "small_data.py:demo"
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 PARTS = {  # name: the flags that take it away
     "penalties": ("recipe.gamma=0", "recipe.gamma_end=0"),
     "augmentation": ("recipe.mirror=0", "recipe.shift=0", "recipe.grain=0"),
@@ -76,10 +77,10 @@ def data(flags) -> None:
             print(f"{flags.output / name / part}.npy: {len(hu)} segments")
 
 
-def train(data: pathlib.Path, workdir: pathlib.Path, *flags: str) -> None:
+def train(data: pathlib.Path, workdir: pathlib.Path, *flags: str, config: str = "small_data.py:demo") -> None:
     """A run, whose checkpoints are judged by 128 samples."""
     given = dict(flag.split("=") for flag in (f"data.path={data / 'train.npy'}", "judge_slices=128", *flags))
-    call("main", config=CONFIG, workdir=workdir, **{f"config.{name}": value for name, value in given.items()})
+    call("main", config=CONFIGS / config, workdir=workdir, **{f"config.{name}": value for name, value in given.items()})
 
 
 def report(data: pathlib.Path, workdir: pathlib.Path, **flags) -> None:
@@ -92,9 +93,11 @@ def run(flags) -> None:
     """One run, its workdir named by data, parts that are left out, epochs and seed."""
     epochs = flags.epochs or (200 if flags.data.name == "bone" else 100)
     left_out = [flag for part in flags.without for flag in PARTS[part]]
-    name = "_".join([flags.data.name, *(f"without {part}" for part in flags.without), f"{epochs} epochs"])
-    workdir = flags.output / f"{name}, seed {flags.seed}".replace(" ", "_")
-    train(flags.data, workdir, f"epochs={epochs}", f"seed={flags.seed}", *left_out)
+    kind = ["published"] if flags.published else [f"without {part}" for part in flags.without]
+    name = " ".join([flags.data.name, *kind, f"{epochs} epochs, seed {flags.seed}"])
+    config = "skull.py:demo" if flags.published else "small_data.py:demo"
+    workdir = flags.output / name.replace(" ", "_")
+    train(flags.data, workdir, f"epochs={epochs}", f"seed={flags.seed}", *left_out, config=config)
     report(flags.data, workdir)
 
 
@@ -142,6 +145,7 @@ def parsed() -> argparse.Namespace:
             sub.add_argument("--data", type=pathlib.Path, required=True, help="a folder with train.npy, held_out.npy")
         if command is run:
             sub.add_argument("--without", nargs="*", default=[], choices=PARTS, help="parts to leave out")
+            sub.add_argument("--published", action="store_true", help="the published recipe in place of this one")
             sub.add_argument("--epochs", type=int, help="default 200 for bone, 100 for phantoms: 3,200 steps")
             sub.add_argument("--seed", type=int, default=111)
     return parser.parse_args()
