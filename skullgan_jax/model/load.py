@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import programs
+from skullgan_jax.machine import places, programs
 from skullgan_jax.model import checkpoint, directory, pytorch_pair
 from skullgan_jax.model.trained import Model
 from skullgan_jax.nets.pair import Pair
@@ -21,41 +21,59 @@ from skullgan_jax.slices.calibration import Calibration
 
 
 @programs.kept()
-def load(path: str | os.PathLike) -> Model:
+def load(path: str | os.PathLike | places.Place) -> Model:
     """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
 
-    Of a workdir another checkpoint can be named, e.g. runs/skull/checkpoints/1000.
+    Of a workdir another checkpoint can be named, e.g. runs/skull/checkpoints/1000. All of them may lie in a bucket,
+    e.g. gs://bucket/runs/skull.
 
     Raises:
       InputError: there is no model, or its files do not fit together.
     """
-    folder = pathlib.Path(path)
-    if checkpoint.is_one(folder) or checkpoint.exists(folder):
-        named = checkpoint.is_one(folder)
-        model = _from_workdir(folder.parent.parent, int(folder.name)) if named else _from_workdir(folder)
-        _check(model, path)
-        return model
-    if folder.is_file():
+    try:
+        return _load(path)
+    except OSError as e:  # of a file, or of a bucket
+        raise InputError(f"{e.filename or path}: cannot be read ({e.strerror or e}); see to its rights") from None
+
+
+def is_there(path: str | os.PathLike) -> bool:
+    """Whether something that may be a model is there. Raises InputError."""
+    try:
+        with places.opened(path) as place:
+            return place.holds_any() or places.file(path) is not None
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror or e})") from None
+
+
+def _load(path: str | os.PathLike | places.Place) -> Model:
+    """Raises InputError, OSError."""
+    if named := checkpoint.split(path):
+        with places.opened(named[0]) as place:
+            if place.exists(f"checkpoints/{named[1]}"):
+                return _checked(_from_workdir(place, named[1]), path)
+    with places.opened(path) as place:
+        if checkpoint.exists(place):
+            return _checked(_from_workdir(place), path)
+    if file := places.file(path):
         try:
-            return pytorch_pair.read(generator=folder)
+            return pytorch_pair.read(generator=file)
         except InputError as error:
             how = f"say it in: skullgan convert --generator={path} --output=DIR --hu_scale=signed (or unit)"
             raise InputError(str(error).replace(pytorch_pair.ADVICE, how)) from None
-    try:
-        model = _from_directory(folder)
-    except FileNotFoundError as e:
-        raise InputError(
-            f"{path}: no model here ({pathlib.Path(e.filename).name} is missing); "
-            "give a model directory, a training workdir or a .pth"
-        ) from None
-    except OSError as e:
-        raise InputError(f"{e.filename or path}: cannot be read ({e.strerror or e}); see to its rights") from None
-    _check(model, path)
-    return model
+    with places.opened(path) as place:
+        try:
+            return _checked(_from_directory(place), path)
+        except FileNotFoundError as e:
+            raise InputError(
+                f"{path}: no model here ({pathlib.Path(e.filename).name} is missing); "
+                "give a model directory, a training workdir or a .pth"
+            ) from None
 
 
-def _from_directory(folder: pathlib.Path) -> Model:
+def _from_directory(place: places.Place) -> Model:
     """Raises InputError, OSError."""
+    folder = place.local
+    place.bring(*directory.FILES)
     try:
         about, networks, standing = directory.read(folder)
         sizes: dict[str, Any] = {k: int(about[k]) for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None}
@@ -83,7 +101,7 @@ def _from_directory(folder: pathlib.Path) -> Model:
             provenance=provenance,
             batches_tracked=tracked,
             standing=standing,
-            folder=folder,
+            folder=_kept_in(place),
         )
     except InputError as error:
         named = str(error).startswith(str(folder))
@@ -93,7 +111,12 @@ def _from_directory(folder: pathlib.Path) -> Model:
         raise InputError(f"{folder / 'model.json'}: is damaged ({what}); copy or export the model again") from None
 
 
-def _check(model: Model, path: str | os.PathLike) -> None:
+def _kept_in(place: places.Place) -> pathlib.Path | None:
+    """Where what is computed of a model is kept: nowhere, of one in a bucket."""
+    return place.local if place.mounted else None
+
+
+def _checked(model: Model, path: str | os.PathLike | places.Place) -> Model:
     """Refuse weights of other shapes, and numbers that nothing but 0 HU would come of."""
     g_params, g_stats, *d = model.pair.shapes()
     alone = model.d_params is None
@@ -111,6 +134,7 @@ def _check(model: Model, path: str | os.PathLike) -> None:
         raise InputError(
             f"{path}: holds NaN, infinite weights or negative variances in {', '.join(wrong)}; take an earlier one"
         )
+    return model
 
 
 _PATHS = ("path", "pretrained", "checkpoint")  # fields of a config
@@ -128,11 +152,12 @@ def _without_paths(value: Any, name: str = "") -> Any:
     return value
 
 
-def _from_workdir(folder: pathlib.Path, step: int | None = None) -> Model:
-    return checkpoint.read(folder, functools.partial(_from_checkpoint, folder), step)
+def _from_workdir(place: places.Place, step: int | None = None) -> Model:
+    return checkpoint.read(place, functools.partial(_from_checkpoint, place), step)
 
 
-def _from_checkpoint(folder: pathlib.Path, checkpoints: checkpoint.Checkpoints, step: int) -> Model:
+def _from_checkpoint(workdir: places.Place, checkpoints: checkpoint.Checkpoints, step: int) -> Model:
+    folder = workdir.local
     meta = checkpoints.meta(step)
     pair = Pair(**meta["pair"])
     names = ("g_params", "g_stats", "d_params", "d_stats")
@@ -156,8 +181,9 @@ def _from_checkpoint(folder: pathlib.Path, checkpoints: checkpoint.Checkpoints, 
             "data": meta["data"],
             **({"changes": _without_paths(meta["changes"])} if "changes" in meta else {}),
         },
-        folder=folder,
+        folder=_kept_in(workdir),
     )
+    workdir.bring(directory.STANDING, f"model/{directory.STANDING}")
     for place in (folder, folder / "model"):  # where sampling keeps them, and what the end of the run exported
         if model.standing is None and (place / directory.STANDING).exists():
             with contextlib.suppress(OSError, InputError):  # damaged: to be computed again

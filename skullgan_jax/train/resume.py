@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import pathlib
 import time
 
 import jax
@@ -13,7 +12,7 @@ from skullgan_jax.command.progress import say
 from skullgan_jax.data import fingerprint
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import checkpoint
-from skullgan_jax.model.load import load
+from skullgan_jax.model.load import is_there, load
 from skullgan_jax.nets.pair import quick_to_compile
 from skullgan_jax.processes import distributed
 from skullgan_jax.train import ranges, sharding, state
@@ -56,7 +55,7 @@ def check(plan, workdir) -> None:
                 f"--config.checkpoint={where}: has done {max(steps)} steps, all of the {plan.total} of this run; give "
                 f"more than --config.epochs={config.epochs}"
             )
-    elif config.pretrained and not pathlib.Path(config.pretrained).exists():
+    elif config.pretrained and not is_there(config.pretrained):
         raise InputError(
             f"--config.pretrained={config.pretrained}: no model here; give a model directory or a training workdir"
         )
@@ -140,8 +139,8 @@ def _for_json(value):
 
 
 def _meta(checkpoints, step: int) -> dict:
-    folder, until = checkpoints.folder / str(step), time.monotonic() + _SEEN_SECONDS
-    while not folder.exists() and not distributed.is_first() and time.monotonic() < until:
+    until = time.monotonic() + _SEEN_SECONDS
+    while not checkpoints.there(step) and not distributed.is_first() and time.monotonic() < until:
         time.sleep(1)
     return checkpoints.meta(step)
 
