@@ -7,9 +7,12 @@
 #   launch/tpu_vm.sh logs                         # of worker 0; Ctrl-C leaves the log, not the run
 #   launch/tpu_vm.sh stop                         # all processes save once and end; `run` goes on
 #   launch/tpu_vm.sh fetch /mnt/skullgan/run runs/
+#   launch/tpu_vm.sh run python -m skullgan_jax.sample --model=/mnt/skullgan/run --num=1000000 --output=gs://BUCKET/s.zarr
 #   launch/tpu_vm.sh delete                       # the machines, not the shared folder
 #
-# A preempted spot machine is gone: delete, create, install, run. Edit, or set in the environment:
+# A run that fails as the machine or the network did (exit 75), or is killed, is started again by its worker, 50 times at
+# most; bad input (2) is not. A preempted spot machine is gone: delete, create, install, run.
+# Edit, or set in the environment:
 NAME=${NAME:-skullgan}
 ZONE=${ZONE:-us-west4-a}
 TYPE=${TYPE:-v5litepod-16}                       # 16 chips, 4 workers
@@ -18,7 +21,7 @@ TERMS=${TERMS---spot}                            # empty: on demand
 # What all workers mount at /mnt/skullgan: an NFS export, as of Filestore in the same network, or a bucket with a
 # hierarchical namespace, in which a folder is renamed at once (gcloud storage buckets create gs://BUCKET
 # --enable-hierarchical-namespace --uniform-bucket-level-access --location=REGION).
-SHARE=${SHARE:-10.0.0.2:/share}                  # or gs://BUCKET
+SHARE=${SHARE-10.0.0.2:/share}                   # or gs://BUCKET, or empty: no folder, everything lies in buckets
 set -euo pipefail
 
 fail() { echo "launch/tpu_vm.sh: $1" >&2; exit 2; }
@@ -56,6 +59,7 @@ install() {
 }
 
 mounted() {  # the commands that mount the shared folder
+  [[ $SHARE ]] || return 0
   local apt='sudo apt-get -qq -o DPkg::Lock::Timeout=300'
   echo 'mountpoint -q /mnt/skullgan && exit
     sudo mkdir -p /mnt/skullgan'
@@ -77,6 +81,7 @@ mounted() {  # the commands that mount the shared folder
 
 run() {
   (($#)) || fail "run needs a command"
+  local folder=${SHARE:+mountpoint -q /mnt/skullgan}
   # As a unit of systemd it outlives the connection, logs to the journal, and gets SIGTERM when the machine is stopped.
   on all "set -e
     about() {
@@ -86,10 +91,12 @@ run() {
     workers=\$(about worker-network-endpoints)  # HOST,... or NAME:ID:HOST,...
     first=\${workers%%,*}
     commas=\${workers//[^,]/}
-    mountpoint -q /mnt/skullgan || { echo 'no shared folder at /mnt/skullgan; run install' >&2; exit 2; }
+    ${folder:-true} || { echo 'no shared folder at /mnt/skullgan; run install' >&2; exit 2; }
     sudo systemctl reset-failed skullgan 2>/dev/null || true
     sudo systemd-run --quiet --unit=skullgan --uid=\$(id -u) --working-directory=\$HOME/skullgan \\
-      --property=TimeoutStopSec=180 --setenv=HOME=\$HOME --setenv=PATH=\$HOME/skullgan/.venv/bin:\$PATH \\
+      --property=TimeoutStopSec=180 --property=Restart=on-abnormal --property=RestartForceExitStatus=75 \\
+      --property=RestartSec=10 --property=StartLimitIntervalSec=1d --property=StartLimitBurst=50 \\
+      --setenv=HOME=\$HOME --setenv=PATH=\$HOME/skullgan/.venv/bin:\$PATH \\
       --setenv=JAX_COORDINATOR_ADDRESS=\${first##*:}:8482 --setenv=JAX_PROCESS_ID=\$id \\
       --setenv=JAX_NUM_PROCESSES=\$((\${#commas} + 1)) $(printf '%q ' "$@")"
 }

@@ -9,7 +9,7 @@ medium = skullgan_jax.acoustics.medium(hu, "kplan")  # density, speed of sound a
 
 import importlib
 
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError
 from skullgan_jax.version import __version__
 
 TYPE_CHECKING = False  # as typing has it, which takes time to import before anything else can happen
@@ -25,6 +25,7 @@ __all__ = [
     "Discriminator",
     "Generator",
     "InputError",
+    "MachineError",
     "Model",
     "__version__",
     "acoustics",

@@ -21,7 +21,7 @@ import pathlib
 
 from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine import files, lock
 from skullgan_jax.slices.size import PIXEL_MM
 
@@ -165,8 +165,8 @@ def _writing(output: pathlib.Path, write_it):
     try:
         return write_it()
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"--output={output}: cannot be written ({reason}); free some space, or give another") from None
+        line = f"--output={output}: cannot be written ({error.strerror or error}); free some space, or give another"
+        raise by_cause(error, line) from None
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ FORBIDDEN = "forbidden"  # a bucket that one may not write to
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *args):
         pass
@@ -37,7 +38,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _fails(self, name: str) -> bool:
         """Answer as the test wants a request to be answered that is not served."""
         fault = self.server.fault(self.command, name)
-        if fault == "cut":  # in the middle of a request or an answer
+        if fault == "cut":  # in the middle of an answer
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome")
             self.close_connection = True
         elif isinstance(fault, float):
             time.sleep(fault)
@@ -118,7 +120,7 @@ def serving(fault=lambda method, name: None):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.objects, server.generations, server.lock = {}, {}, threading.Lock()
     server.next, server.fault = itertools.count(1), fault
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", server.objects

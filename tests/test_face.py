@@ -13,7 +13,8 @@ import pytest
 import skullgan_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
-NAMES = {"load", "Model", "Calibration", "Generator", "Discriminator", "InputError", "acoustics", "__version__"}
+NAMES = {"load", "Model", "Calibration", "Generator", "Discriminator", "InputError", "MachineError"}
+NAMES |= {"acoustics", "__version__"}
 
 
 def test_the_names():

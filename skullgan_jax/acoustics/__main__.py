@@ -20,7 +20,7 @@ import sys
 
 from skullgan_jax.command.flags import GOES_ON, Parser, refusing, typed
 from skullgan_jax.command.progress import Progress, say
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.sampling import share
 from skullgan_jax.version import __version__
 
@@ -195,7 +195,8 @@ def _tell(output: str, form: str, source, slices) -> None:
         figure = pictures.field(medium, first["field"][0], pixel_mm=about["pixel_mm"], target=target)
         save(figure, beside(output, ".png"))
     except OSError as error:
-        raise InputError(f"--output={output}: beside it nothing can be written ({error.strerror or error})") from None
+        line = f"--output={output}: beside it nothing can be written ({error.strerror or error})"
+        raise by_cause(error, line) from None
 
 
 def _compare(path: str, slices, hu_max: float | None) -> None:
@@ -208,7 +209,7 @@ def _compare(path: str, slices, hu_max: float | None) -> None:
     try:
         pictures.save(figure, path)
     except OSError as error:
-        raise InputError(f"--compare={path}: cannot be written ({error.strerror or error})") from None
+        raise by_cause(error, f"--compare={path}: cannot be written ({error.strerror or error})") from None
     say(f"wrote {path}")
 
 
@@ -272,7 +273,8 @@ def _map(flags, slices, hu_max: float | None) -> None:
         try:
             formats.write(flags.output, blocks, (slices.num, size, size), about)
         except OSError as error:
-            raise InputError(f"--output={flags.output}: cannot be written ({error.strerror or error})") from None
+            line = f"--output={flags.output}: cannot be written ({error.strerror or error})"
+            raise by_cause(error, line) from None
     say(f"wrote {flags.output}: {slices.num} slices of {size} x {size}, {about['pixel_mm']:g} mm, by {about['medium']}")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from skullgan_jax.command import output, progress
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError, Told, by_cause
 from skullgan_jax.machine import devices, extras, memory, paths, signals
 
 GOES_ON = "interrupted; give the same command again, and it goes on where it was"
@@ -40,9 +40,9 @@ def typed(run: Callable[[], object], *, keep_memory: bool = False, on_cpu: bool 
         _settle()
         run()
         if error := output.lost():
-            fail(f"stdout: cannot be written ({error.strerror}); give it another place")
+            fail(by_cause(error, f"stdout: cannot be written ({error.strerror}); give it another place"))
     except SystemExit as ended:
-        if ended.code == 2:
+        if ended.code in (InputError.status, MachineError.status):
             _say_no_more()
         raise
     finally:
@@ -64,6 +64,9 @@ def _settle() -> None:
         fail(not_utf8(here))
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = "/nonexistent"  # what keeps something there can do without, but must have a name
+    # TensorStore waits for ever for a bucket that has the connection and sends nothing.
+    os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", "20")
+    os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
 
 
 def is_utf8(name: str) -> bool:
@@ -103,15 +106,17 @@ def _say_no_more() -> None:
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
 
 
-def fail(error: Exception | str) -> NoReturn:
-    """One line on stderr, exit 2."""
+def fail(error: Told | str) -> NoReturn:
+    """One line on stderr, and exit with the status of the error; that of bad input where it is a line alone."""
     progress.complain(error)
-    sys.exit(2)
+    sys.exit(error.status if isinstance(error, Told) else InputError.status)
 
 
 @contextlib.contextmanager
 def refusing(interrupted: str = "interrupted"):
-    """What a user can change, a package to install or a device that is not there, ends the command: one line, exit 2.
+    """End the command in one line, with the status of what is raised (see errors.py).
+
+    A package to install, or a device that is not there, are what a user can change, too: exit 2.
 
     Args:
       interrupted: the line on Ctrl-C, exit 130, and with another word on SIGTERM, exit 143.
@@ -120,7 +125,7 @@ def refusing(interrupted: str = "interrupted"):
     before, _interrupted = _interrupted, interrupted
     try:
         yield
-    except InputError as error:
+    except Told as error:
         fail(error)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in extras.LEFT_OUT:

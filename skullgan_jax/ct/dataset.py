@@ -15,7 +15,7 @@ from concurrent import futures
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.ct import cut, find, pieces, publish, report, scans, subjects
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine import extras, files, lock
 from skullgan_jax.machine.pool import new_processes
 
@@ -117,7 +117,7 @@ def _cut_all(work, limits, folder, hashed, jobs: int, complain) -> tuple[dict[st
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
+        raise by_cause(error, f"{folder}: cannot be made ({error.strerror})") from None
     with futures.ProcessPoolExecutor(jobs, new_processes()) as pool:
         try:
             seen, repeated = _look_at_all(pool, work, limits, hashed, complain)
@@ -348,12 +348,7 @@ def _write_salt(path: pathlib.Path) -> None:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(secrets.token_hex(32) + "\n")
         files.flush(partial)
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            pass
-        except OSError:  # a filesystem without links
-            partial.rename(path)
+        files.place_new(partial, path)
 
 
 def _check_same(output: str, old: dict | None, made_with: dict) -> None:
@@ -426,4 +421,4 @@ def _put_together(output: str, old: dict | None, found: dict[str, list[pieces.Pi
             text = json.dumps({**summary, "files": names}, indent=1)
             (folder / "summary.json").write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--output={output}: cannot be written ({error.strerror or error})") from None
+        raise by_cause(error, f"--output={output}: cannot be written ({error.strerror or error})") from None

@@ -11,7 +11,7 @@ import numpy as np
 from skullgan_jax.command.progress import Progress
 from skullgan_jax.ct.pieces import MEASURES, Piece
 from skullgan_jax.ct.window import DEFINITIONS
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError, by_cause
 from skullgan_jax.machine import files
 from skullgan_jax.slices.size import SIZE
 
@@ -31,6 +31,7 @@ def summary(output: str) -> dict | None:
 
     Raises:
       InputError: something else is there, or it cannot be read.
+      MachineError: nor by anybody, for now.
     """
     try:
         if is_remote(output):
@@ -47,6 +48,9 @@ def summary(output: str) -> dict | None:
         return _checked(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
     except Exception as error:  # buckets fail in a dozen ways
         reason = " ".join(str(error).split())[:120]
+        told = by_cause(error, f"--output={output}: cannot be read ({reason}); give the same command again")
+        if isinstance(told, MachineError):
+            raise told from None
         raise InputError(
             f"--output={output}: is there, and no data set of prepare ({reason}); give another folder or remove it"
         ) from None
@@ -148,6 +152,7 @@ def replacing(output: str, old: dict | None) -> Iterator[pathlib.Path]:
     Raises:
       OSError: it cannot be written.
       InputError: it cannot be written to a bucket.
+      MachineError: the bucket does not answer.
     """
     ours = {*(old or {}).get("files", ()), CACHE}
     if not is_remote(output):
@@ -159,7 +164,8 @@ def replacing(output: str, old: dict | None) -> Iterator[pathlib.Path]:
         try:
             _upload(folder, output, ours)
         except Exception as error:  # buckets fail in a dozen ways
-            raise InputError(f"--output={output}: cannot be written ({' '.join(str(error).split())[:200]})") from None
+            line = f"--output={output}: cannot be written ({' '.join(str(error).split())[:200]})"
+            raise by_cause(error, line) from None
 
 
 def _upload(folder: pathlib.Path, url: str, ours: set[str]) -> None:

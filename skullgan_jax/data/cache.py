@@ -12,7 +12,7 @@ import numpy as np
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.data.arrays import open_slices
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine import files, lock, paths
 from skullgan_jax.slices.size import SIZE
 
@@ -25,7 +25,7 @@ def cached(
 ) -> np.memmap:
     """The images of file `name` in the first folder that has it; where none has, they are decoded into it first.
 
-    Of several processes that want them one decodes, and the others wait for it.
+    Of several processes of a host that want them one decodes, and the others wait for it and map the same file.
 
     Args:
       name: changes whenever the images do.
@@ -66,21 +66,27 @@ def _first_writable(folders: list[Path]) -> Path:
             probe.unlink()
             return folder
         except OSError as error:
-            reason = error.strerror
-    raise InputError(f"{folders[-1]} cannot be written ({reason}): decoded images need a folder that can")
+            last = error
+    raise by_cause(last, f"{folders[-1]} cannot be written ({last.strerror}): decoded images need a folder that can")
 
 
 def _write(path: Path, images: Iterable[np.ndarray], num: int, dtype: np.dtype, what: str):
-    """Writes a .npy beside `path`, then renames it: under its final name the file is whole."""
+    """Writes a .npy beside `path`, then gives it that name, if no other host was faster: there the file is whole."""
     header = dict(descr=dtype.str, fortran_order=False, shape=(num, SIZE, SIZE))
     progress = Progress(what, num, "images")
     try:
-        # Not through a memory map, where a full disk is a crash instead of an error.
-        with files.whole(path) as partial, partial.open("xb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for done, image in enumerate(images, 1):
-                file.write(image.astype(dtype, copy=False).tobytes())
-                progress(done)
+        with files.beside(path) as partial:
+            # Not through a memory map, where a full disk is a crash instead of an error.
+            with partial.open("xb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                done = 0
+                for done, image in enumerate(images, 1):
+                    file.write(image.astype(dtype, copy=False).tobytes())
+                    progress(done)
+            if done != num:
+                raise InputError(f"{path.name}: {done} of {num} images are there; copy or make the data again")
+            files.flush(partial)
+            files.place_new(partial, path)
     except OSError as error:
         size = num * SIZE * SIZE * dtype.itemsize / 1e9
-        raise InputError(f"{path} cannot be written ({error.strerror}): it takes {size:.1f} GB") from None
+        raise by_cause(error, f"{path} cannot be written ({error.strerror}): it takes {size:.1f} GB") from None

@@ -9,12 +9,15 @@ import numpy as np
 
 from skullgan_jax.data import cache
 from skullgan_jax.data.arrays import open_slices
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError, Told, by_cause
+from skullgan_jax.machine.places import is_remote
 from skullgan_jax.machine.tensorflow import import_tensorflow
 
 
 def is_prepared(path) -> bool:
     """Whether `prepare` wrote what is there."""
+    if is_remote(path) and str(path).endswith((".npy", ".npz")):
+        return False
     try:
         return _read_text(path, "summary.json") is not None
     except InputError:
@@ -41,10 +44,8 @@ def open_split(path, split: str) -> tuple[np.ndarray, float]:
     pixel_mm, npy, splits = _summary(path, text)
     if split not in splits:
         raise InputError(f"{path} has no segments in {split}, only in {' and '.join(sorted(splits))}: add scans to it")
-    if npy and "://" not in str(path):
-        return open_slices(Path(path, f"{split}.npy")), pixel_mm
     if npy:
-        raise InputError(f"{path} holds plain arrays: copy it to a local disk, or prepare it without --format=npy")
+        return open_slices(f"{path}/{split}.npy"), pixel_mm
     builder = _builder(path)
     name = f"{split}_{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
     folders = [cache.HOME] if "://" in str(path) else [Path(path, cache.NAME), cache.HOME]
@@ -105,7 +106,7 @@ def _read_text(path, name: str) -> str | None:
                 return file.read()
         return Path(path, name).read_text() if Path(path, name).is_file() else None
     except Exception as error:  # buckets fail in a dozen ways
-        raise InputError(f"{path}/{name}: cannot be read ({' '.join(str(error).split())[:120]})") from None
+        raise by_cause(error, f"{path}/{name}: cannot be read ({' '.join(str(error).split())[:120]})") from None
 
 
 def _builder(path):
@@ -132,6 +133,9 @@ def _decode(path, builder, split: str) -> Iterable[np.ndarray]:
         raise _damaged(path, error) from None
 
 
-def _damaged(path, error: Exception) -> InputError:
+def _damaged(path, error: Exception) -> Told:
     reason = " ".join(str(error).split())[:120]
+    told = by_cause(error, f"{path}: cannot be read ({reason}); give the same command again")
+    if isinstance(told, MachineError):
+        return told
     return InputError(f"{path} is no data set of prepare, or damaged ({reason}): prepare it again")

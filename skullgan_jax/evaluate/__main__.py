@@ -26,7 +26,7 @@ import pathlib
 
 from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine import files, lock
 from skullgan_jax.machine.extras import need
 from skullgan_jax.slices.size import PIXEL_MM
@@ -78,7 +78,7 @@ def _reading(flags):
     except OSError as error:
         named = error.filename or f"a file of --real={flags.real} or --fake={flags.fake}"
         reason = error.strerror or error
-        raise InputError(f"{named}: cannot be read ({reason}); see to its rights and its disk") from None
+        raise by_cause(error, f"{named}: cannot be read ({reason}); see to its rights and its disk") from None
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def _writing(output: pathlib.Path):
         except OSError as error:
             reason = error.strerror or error
             fix = "free some space, or give another folder"
-            raise InputError(f"--output={output}: cannot be written ({reason}); {fix}") from None
+            raise by_cause(error, f"--output={output}: cannot be written ({reason}); {fix}") from None
 
 
 def _run(flags) -> None:

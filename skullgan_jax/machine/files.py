@@ -198,6 +198,22 @@ def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
     return rename(here, os.fsencode(one), here, os.fsencode(other), _EXCHANGE) == 0
 
 
+def place_new(partial: pathlib.Path, final: pathlib.Path) -> None:
+    """Give a file on disk its final name, unless another has it by then: who has that one open keeps it.
+
+    Raises:
+      OSError: it cannot be done.
+    """
+    try:
+        os.link(partial, final)
+    except FileExistsError:
+        pass
+    except OSError:  # a filesystem without links
+        if not final.exists():
+            partial.rename(final)
+    flush(final.parent, inside=False)
+
+
 def flush(path: pathlib.Path, *, inside: bool = True) -> None:
     """Have a file, or a folder and all that is in it, on disk and not only in the system's memory."""
     for each in [path, *path.rglob("*")] if inside and path.is_dir() else [path]:

@@ -3,15 +3,17 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine import signals
 
 _MARK = "skullgan_jax has this locked"
@@ -40,6 +42,7 @@ def only_writer(output: str | os.PathLike, flag: str = "--output") -> Iterator[N
 
     Raises:
       InputError: another job has it, or nothing can be written there.
+      MachineError: nothing can be written there for now.
     """
     final = pathlib.Path(os.path.realpath(output))
     path = final.with_name(f".{final.name}.lock")
@@ -71,7 +74,7 @@ def _take(stack: contextlib.ExitStack, path: pathlib.Path, output, flag: str) ->
             f"{flag}={output}: {holder(path)} writes to it; wait for it, stop it or give another place"
         ) from None
     except OSError as error:
-        raise InputError(f"{flag}={output}: cannot be written ({error.strerror}); give another place") from None
+        raise by_cause(error, f"{flag}={output}: cannot be written ({error.strerror}); give another place") from None
     if (said := file.read()) and _MARK not in said:
         raise InputError(f"{path}: is there and not of skullgan_jax; remove it, or give another {flag}")
     write_holder(file, mark=_MARK)
@@ -81,6 +84,8 @@ def _take(stack: contextlib.ExitStack, path: pathlib.Path, output, flag: str) ->
 def in_turn(path: str | os.PathLike, waiting: Callable[[], object]) -> Iterator[None]:
     """For the length of the block, be the only process that makes this file; the others wait until they can be.
 
+    Of this host, and of all hosts where the filesystem has locks that they share.
+
     Args:
       path: the file, which need not be there; its folder is.
       waiting: is called before this one waits.
@@ -88,18 +93,26 @@ def in_turn(path: str | os.PathLike, waiting: Callable[[], object]) -> Iterator[
     Raises:
       OSError: nothing can be written beside it.
     """
-    path = pathlib.Path(path)
-    beside = path.with_name(f".{path.name}.lock")
+    path = pathlib.Path(os.path.realpath(path))
+    here = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    # Lustre and others may have no locks at all, where those of one host decode beside each other.
+    of_this_host = pathlib.Path(tempfile.gettempdir(), f"skullgan_jax.{os.getuid()}.{here}.lock")
+    with _turn(of_this_host, waiting), _turn(path.with_name(f".{path.name}.lock"), waiting):
+        yield
+
+
+@contextlib.contextmanager
+def _turn(path: pathlib.Path, waiting: Callable[[], object]) -> Iterator[None]:
     try:
-        file = _locked(beside)
+        file = _locked(path)
     except BlockingIOError:
         waiting()
-        file = _locked(beside, wait=True)
-    with file, signals.before_leaving(lambda _: beside.unlink(missing_ok=True)):
+        file = _locked(path, wait=True)
+    with file, signals.before_leaving(lambda _: path.unlink(missing_ok=True)):
         try:
             yield
         finally:
-            beside.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def _locked(path: pathlib.Path, *, wait: bool = False):

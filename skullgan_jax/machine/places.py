@@ -8,7 +8,6 @@ all is there already.
 """
 
 import contextlib
-import errno
 import fnmatch
 import hashlib
 import json
@@ -20,14 +19,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent import futures
 
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError, Told, by_cause
 from skullgan_jax.machine import files, lock, paths
 
 _AT_ONCE = 8
-_TRIES = 6  # a bucket that refuses should say so within a minute
+_RETRIES = {"max_retries": 6}  # a bucket that refuses should say so within a minute
 _OURS = ("gs", "s3")
-# What a user can change, as TensorStore begins to tell it.
-_REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION")
 _CACHE = pathlib.Path("~/.cache/skullgan_jax")
 
 
@@ -88,13 +85,13 @@ class Folder:
         """Begin to send a folder of `local`, and all else that changed there, once `ready` returns."""
 
     def wait(self) -> None:
-        """Return when it is sent. Raises what `ready` does, InputError, OSError."""
+        """Return when it is sent. Raises what `ready` does, InputError, MachineError."""
 
     def sync(self) -> None:
-        """Send what changed in `local` outside of the folders that `put` sends. Raises InputError, OSError."""
+        """Send what changed in `local` outside of the folders that `put` sends. Raises InputError, MachineError."""
 
     def update(self, name: str, inside: str) -> None:
-        """Send a file of a folder that is there, which has changed. Raises InputError, OSError."""
+        """Send a file of a folder that is there, which has changed. Raises InputError, MachineError."""
 
     def clean(self, name: str, left: re.Pattern) -> None:
         """Remove what killed writers left in a folder, on a disk what is named so. Raises OSError."""
@@ -133,8 +130,7 @@ class Bucket:
             raise InputError(f"{url}: give a folder, or gs://BUCKET/NAME or s3://BUCKET/NAME")
         import tensorstore
 
-        retries = {"max_retries": _TRIES}
-        context = tensorstore.Context({"gcs_request_retries": retries, "s3_request_retries": retries})
+        context = tensorstore.Context({"gcs_request_retries": _RETRIES, "s3_request_retries": _RETRIES})
         self._range = tensorstore.KvStore.KeyRange
         self._kv = self._asked("opened", tensorstore.KvStore.open, f"{self._url}/", context=context)
         self.guard: Callable[[], object] = lambda: None
@@ -146,6 +142,7 @@ class Bucket:
         except OSError as error:
             raise InputError(f"{tempfile.gettempdir()}: cannot be written ({error.strerror}); set TMPDIR") from None
         self._sent: dict[str, tuple[int, int]] = {}
+        self._apart: set[str] = set()  # folders of what goes on its own
         self._pool = futures.ThreadPoolExecutor(1)
         self._sending: futures.Future | None = None
 
@@ -163,7 +160,7 @@ class Bucket:
     def naming(self) -> Iterator[None]:
         try:
             yield
-        except InputError as error:
+        except Told as error:
             error.args = (str(error).replace(str(self.local), self._url),)
             raise
 
@@ -184,7 +181,7 @@ class Bucket:
 
         Raises:
           InputError: the bucket refuses it.
-          OSError: the bucket or the network failed.
+          MachineError: the bucket or the network failed.
         """
         return self._asked(f"{name}: written", self._kv.write, name, value, if_equal=if_equal).generation or None
 
@@ -204,6 +201,7 @@ class Bucket:
         return self.read(f"{name}.json")[0] is not None
 
     def fetch(self, name: str, only: str = "*") -> pathlib.Path:
+        self._apart.add(name.partition("/")[0])
         listed = self._listed(name)
         for inside in listed["files"] if listed else ():
             target = self.local / name / inside
@@ -218,6 +216,8 @@ class Bucket:
         self._sent |= {key: _stamp(self.local / key) for key in wanted if (self.local / key).exists()}
 
     def put(self, name: str, ready: Callable[[], object]) -> None:
+        self._apart.add(name.partition("/")[0])
+
         def send():
             ready()
             self.sync()  # first: what led to a checkpoint is there when it is
@@ -238,7 +238,8 @@ class Bucket:
             sending.result()
 
     def sync(self) -> None:
-        now = {each: _stamp(self.local / each) for each in _files(self.local)}
+        found = (each for each in _files(self.local) if each.partition("/")[0] not in self._apart)
+        now = {each: _stamp(self.local / each) for each in found}
         changed = [each for each in now if self._sent.get(each) != now[each]]
         # A .json says what the files beside it are: it goes before they change, and comes after.
         about = [each for each in changed if each.endswith(".json")]
@@ -256,6 +257,7 @@ class Bucket:
             self.write(f"{listed['folder']}/{inside}", (self.local / name / inside).read_bytes())
 
     def clean(self, name: str, left: re.Pattern) -> None:
+        self._apart.add(name)
         (self.local / name).mkdir(parents=True, exist_ok=True)
         known = {self._listed(f"{name}/{each}")["folder"] for each in self.folders(name)}
         for key in self._list(f"{name}/"):
@@ -313,10 +315,10 @@ class Bucket:
         except Exception as error:
             name, _, be = be.rpartition(": ")
             reason = " ".join(re.split(r" \[[a-z_ ]+=", str(error))[0].split())[:200]
-            where = f"{self._url}/{name}" if name else self._url
-            if str(error).startswith(_REFUSED):
-                raise InputError(f"{where}: cannot be {be} ({reason}); see to the bucket and its rights") from None
-            raise OSError(errno.EIO, f"{where} cannot be {be}: {reason}") from None
+            line = f"{self._url}/{name}".rstrip("/") + f": cannot be {be} ({reason})"
+            if be == "opened" or str(error).startswith("NOT_FOUND:"):
+                raise InputError(f"{line}; give a bucket that is there") from None
+            raise by_cause(error, f"{line}; see to the bucket and the network", MachineError) from None
 
 
 Place = Folder | Bucket
@@ -348,7 +350,7 @@ def file(path: str | os.PathLike) -> pathlib.Path | None:
     One of a bucket is fetched once, by one process of a host, and kept in ~/.cache/skullgan_jax.
 
     Raises:
-      InputError: it cannot be read or kept.
+      InputError, MachineError: it cannot be read or kept.
     """
     if not is_remote(path):
         return pathlib.Path(path) if pathlib.Path(path).is_file() else None
@@ -368,18 +370,19 @@ def file(path: str | os.PathLike) -> pathlib.Path | None:
                 if not target.exists():
                     value, now = place.read(name)
                     if value is None or now != generation:
-                        raise OSError(errno.ESTALE, f"{url} changed while it was read")
+                        raise MachineError(f"{url}: changed while it was read; give the same command again")
                     with files.whole(target) as partial:
                         partial.write_bytes(value)
             return target
         except OSError as error:
-            raise InputError(f"{url}: cannot be fetched ({error.strerror or error})") from None
+            line = f"{target}: a copy of {url} cannot be kept there ({error.strerror or error})"
+            raise by_cause(error, line) from None
 
 
 def _files(folder: pathlib.Path) -> list[str]:
-    """Of a folder by their names in it, but for what is hidden and for checkpoints, which go on their own."""
+    """Of a folder by their names in it, but for what is hidden."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(str(p) for p in found if p.parts[0] != "checkpoints" and not any(x.startswith(".") for x in p.parts))
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
 
 
 def _stamp(path: pathlib.Path) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, TypeVar
 import jax
 import numpy as np
 
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError, Told, by_cause
 from skullgan_jax.machine import files, places
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class Checkpoints:
             checkpoint that cannot become the best.
 
         Raises:
-          InputError: this or the previous save failed, e.g. for lack of space.
+          MachineError: this or the previous save failed, e.g. for lack of space.
+          InputError: nothing may be written there.
         """
         import orbax.checkpoint as ocp
 
@@ -131,7 +132,7 @@ class Checkpoints:
         self._saving = {step: numbers}
 
     def wait(self) -> None:
-        """Return when nothing is being written. Raises InputError as `save` does."""
+        """Return when nothing is being written. Raises as `save` does."""
         try:
             self._settle()
         except Exception as e:
@@ -161,14 +162,15 @@ class Checkpoints:
         """Whether a checkpoint is there by now, or still."""
         return self.place.exists(_name(step))
 
-    def _failed(self, error) -> InputError:
+    def _failed(self, error) -> Told:
         self._saving = {}
         reason = " ".join(str(error).split())[:200]
         good = "no checkpoint is there yet" if self.latest is None else f"the checkpoint of step {self.latest} is good"
-        return InputError(
+        line = (
             f"{self.folder}: saving a checkpoint failed ({reason}); {good}: "
             "free some space and run the same command again"
         )
+        return by_cause(error, line, otherwise=MachineError)
 
     def meta(self, step: int) -> dict:
         """What was saved with the state. Raises Damaged."""

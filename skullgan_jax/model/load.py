@@ -32,17 +32,14 @@ def load(path: str | os.PathLike | places.Place) -> Model:
     """
     try:
         return _load(path)
-    except OSError as e:  # of a file, or of a bucket
+    except OSError as e:
         raise InputError(f"{e.filename or path}: cannot be read ({e.strerror or e}); see to its rights") from None
 
 
 def is_there(path: str | os.PathLike) -> bool:
-    """Whether something that may be a model is there. Raises InputError."""
-    try:
-        with places.opened(path) as place:
-            return place.holds_any() or places.file(path) is not None
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror or e})") from None
+    """Whether something that may be a model is there. Raises InputError, MachineError."""
+    with places.opened(path) as place:
+        return place.holds_any() or places.file(path) is not None
 
 
 def _load(path: str | os.PathLike | places.Place) -> Model:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -22,7 +23,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from skullgan_jax.command import progress
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError, Told
 from skullgan_jax.machine import devices, signals
 from skullgan_jax.processes import watch
 from skullgan_jax.processes.jax_private import global_state
@@ -32,6 +33,8 @@ MEET_SECONDS = 50  # in which all processes must have met
 # looks so rarely that half of it may be over when a process is lost.
 _HEARTBEAT_SECONDS = 120
 _HOURS = 24 * 3600
+# What a collective operation says when its connections break: on CPUs, GPUs and between slices.
+_LINK = re.compile("Gloo|NCCL|^(ABORTED|DEADLINE_EXCEEDED|UNAVAILABLE):")
 T = TypeVar("T")
 _calls = itertools.count()  # of all processes together, in one order
 
@@ -40,7 +43,8 @@ _calls = itertools.count()  # of all processes together, in one order
 def job() -> Iterator[None]:
     """Join the job that the environment names, and leave it together. Before anything else of JAX.
 
-    An InputError of one process ends all of them with exit 2, the loss of one with exit 1; both tell it in one line.
+    What one process is told ends all of them with its status (see errors.py), the loss of one with that of a
+    MachineError; in one line.
 
     Raises:
       InputError: the environment names no job.
@@ -57,16 +61,20 @@ def job() -> Iterator[None]:
             yield
             # The first has more to do than the others. They stay, so that it is not taken for the only one left.
             from_first("finished", True)
-        except InputError as error:
-            watch.leave(error, 2)
+        except Told as error:
+            watch.leave(error, error.status)
         except KeyboardInterrupt:
             watch.leave("interrupted", 130)
         except BaseException as error:
             if isinstance(error, (RuntimeError, AssertionError)) and (line := devices.missing()):
-                watch.leave(line, 2)
+                watch.leave(line, InputError.status)
             # A collective operation fails in many ways when a process is lost: time for the watch to tell it, and end.
             if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)):
                 time.sleep(watch.LOST_SECONDS + 10)
+                if _LINK.search(str(error)):  # all are alive, and do not reach each other
+                    reason = " ".join(str(error).split())[:200]
+                    line = f"the processes of this job lost each other ({reason}); {watch.GOES_ON}"
+                    watch.leave(line, MachineError.status)
             traceback.print_exc()
             watch.leave(f"{type(error).__name__}: {error}", 1)
         beating.stop()
@@ -82,7 +90,7 @@ def agree(prepare: Callable[[], T], same: Callable[[T], dict] = lambda _: {}) ->
     """Run `prepare` on every process and go on only if it succeeded on all of them.
 
     Args:
-      prepare: what may raise InputError.
+      prepare: what may raise InputError or MachineError.
       same: of its result, JSON values by name that must be equal everywhere.
 
     Returns:
@@ -90,22 +98,25 @@ def agree(prepare: Callable[[], T], same: Callable[[T], dict] = lambda _: {}) ->
 
     Raises:
       InputError: of any process, or naming what differs and the two hosts.
+      MachineError: of any process.
     """
     if global_state.client is None:
         return prepare()
-    result, refused, described = None, None, {}
+    result, refused, raised, described = None, None, InputError, {}
     try:
         result = prepare()
         described = same(result)
-    except InputError as error:
-        refused = str(error)
-    gathered = gather({"host": socket.gethostname(), "refused": refused, "same": described})
+    except Told as error:
+        refused, raised = str(error), type(error)
+    mine = {"host": socket.gethostname(), "refused": refused, "status": raised.status, "same": described}
+    gathered = gather(mine)
     line = _disagreement(gathered)
     if line is None:
         return result
+    told = next((g["status"] for g in gathered if g["refused"] is not None), InputError.status)
     if not is_first():
-        os._exit(2)  # the first one tells it
-    raise InputError(line)
+        os._exit(told)  # the first one tells it
+    raise (MachineError if told == MachineError.status else InputError)(line)
 
 
 def from_first(name: str, value: T) -> T:
@@ -199,7 +210,7 @@ def _meet() -> None:
         told = f"{where} was not reached" if given and not _answers(host, int(port)) else "not all processes came"
         hint = "is process 0 running there, and the port open?" if told.endswith("reached") else "are all running?"
         progress.complain(f"--distributed: {told} within {MEET_SECONDS} s; {hint}")
-        os._exit(2)
+        os._exit(MachineError.status)
 
     timer = threading.Timer(MEET_SECONDS, too_late)
     timer.daemon = True

@@ -9,7 +9,7 @@ import time
 import uuid
 
 from skullgan_jax.command.progress import say
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, Told, by_cause
 from skullgan_jax.machine import places
 from skullgan_jax.machine.lock import holder, named, this_process, write_holder
 
@@ -38,9 +38,8 @@ class Lock:
             workdir.mkdir(parents=True, exist_ok=True)
             self._file = open(workdir / _NAME, "a+")  # noqa: SIM115  held until release
         except OSError as error:
-            raise InputError(
-                f"--workdir={workdir}: cannot be written ({error.strerror}); give another folder"
-            ) from None
+            line = f"--workdir={workdir}: cannot be written ({error.strerror}); give another folder"
+            raise by_cause(error, line) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -64,18 +63,16 @@ class Lease:
     this machine and is no more. Before anything is said to be in the workdir the lease is renewed once more.
 
     Raises:
-      InputError: another job has it; or nothing can be written there.
+      InputError: another job has it; or nothing may be written there.
+      MachineError: the bucket or the network failed.
     """
 
     def __init__(self, place: places.Bucket):
         self.nonce = uuid.uuid4().hex
         self._place, self._said = place, this_process() | {"nonce": self.nonce, "of": _this_run()}
-        self._lost: InputError | None = None
+        self._lost: Told | None = None
         self._writing, self._over = threading.Lock(), threading.Event()
-        try:
-            self._generation = self._taken()
-        except OSError as error:
-            raise InputError(f"--workdir={place}: {error.strerror}; give the same command again") from None
+        self._generation = self._taken()
         place.guard = self.renew
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
@@ -105,7 +102,7 @@ class Lease:
         return json.dumps(self._said).encode()
 
     def renew(self) -> None:
-        """Raises InputError where another job has it by now, OSError where nothing is known of that."""
+        """Raises InputError where another job has it by now, MachineError where nothing is known of that."""
         with self._writing:
             if self._lost is None:
                 now = self._place.write(_NAME, self._text(), if_equal=self._generation)
@@ -119,14 +116,14 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._over.wait(LEASE_SECONDS / 4):
-            with contextlib.suppress(InputError, OSError):  # told to who next says that something is there
+            with contextlib.suppress(Told):  # told to who next says that something is there
                 self.renew()
 
     def release(self) -> None:
         """Let another job have it."""
         self._over.set()
         self._thread.join()
-        with contextlib.suppress(InputError, OSError):  # it is over soon
+        with contextlib.suppress(Told):  # it is over soon
             if self._lost is None:
                 self._place.write(_NAME, None, if_equal=self._generation)
 

@@ -13,8 +13,10 @@ import time
 import jax
 
 from skullgan_jax.command import progress
+from skullgan_jax.errors import MachineError
 from skullgan_jax.processes.jax_private import global_state
 
+GOES_ON = "the same command goes on from the last checkpoint"
 LOST_SECONDS = 40  # without a sign of life
 _BEAT_SECONDS = 2
 _SILENT_SECONDS = 10  # that are enough where JAX says that somebody is lost
@@ -91,11 +93,8 @@ class Watch(threading.Thread):
         # The coordinator itself may get no answer, where another is lost.
         if mine in lost or mine == min(set(range(global_state.num_processes)) - lost.keys(), default=mine):
             listed = " and ".join(f"process {p} on {name}" for p, name in sorted(lost.items()))
-            progress.complain(
-                f"{listed} gave no sign of life for {seconds} s, so all of the job ends; "
-                "the same command goes on from the last checkpoint"
-            )
-        os._exit(1)
+            progress.complain(f"{listed} gave no sign of life for {seconds} s, so all of the job ends; {GOES_ON}")
+        os._exit(MachineError.status)
 
     def stop(self) -> None:
         """Everything is done."""
@@ -137,8 +136,8 @@ def _aborted(number):
     if _coordinator_answers():  # it is not that, and whoever aborted said why, or was told to
         _set_handler(number, None)
         return signal.raise_signal(number)  # at the return
-    progress.complain("process 0 is lost, so all of the job ends; the same command goes on from the last checkpoint")
-    os._exit(1)
+    progress.complain(f"process 0 is lost, so all of the job ends; {GOES_ON}")
+    os._exit(MachineError.status)
 
 
 def _coordinator_answers() -> bool:

@@ -1,12 +1,13 @@
 """A sampling job: what is asked for, and what says of samples which they are."""
 
 import dataclasses
+from typing import Self
 
 import jax
 
 from skullgan_jax.errors import InputError
 from skullgan_jax.model import draw
-from skullgan_jax.model.select import Where
+from skullgan_jax.model.select import Where, give_up_after
 from skullgan_jax.model.trained import Model
 from skullgan_jax.nets.pair import resolve_dtype
 from skullgan_jax.sampling.store import FORMAT
@@ -67,6 +68,11 @@ class Job:
     def selects(self) -> bool:
         asked = self.samples
         return asked is not None and (asked.where is not None or asked.unique is not None)
+
+    def of_more(self, num: int) -> Self:
+        """The same of more; a selection then gives up no sooner than one that was asked for these."""
+        most = give_up_after(num, self.samples.start) if self.samples is not None and self.selects else 0
+        return dataclasses.replace(self, num=num, max_draws=max(self.max_draws, most))
 
     @property
     def draws(self) -> str:

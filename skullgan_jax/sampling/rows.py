@@ -21,7 +21,7 @@ from typing import ClassVar, Self
 import numpy as np
 import tensorstore as ts
 
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError, Told, by_cause
 
 _AT_ONCE = 4  # shards that are read and compared at the same time
 _CRC = "crc32"
@@ -96,7 +96,7 @@ class Rows(abc.ABC):
                 raise InputError(f"{path}: no store of {self.OF} is here; check the path")
             self.shard = self.about["shard"]
             self._arrays = {name: _open(path, name).result() for name in (*self.NAMES, _CRC)}
-        except InputError:
+        except Told:
             raise
         except Exception as error:  # TensorStore raises ValueError for anything at all
             raise _cannot(path, "opened", error) from None
@@ -117,7 +117,7 @@ class Rows(abc.ABC):
             columns = {**cls.columns(found), _CRC: Column("uint32", 0)}
             with futures.ThreadPoolExecutor(len(columns)) as pool:
                 list(pool.map(lambda name: _make(path, name, columns[name], found["num"], found["shard"]), columns))
-        except InputError:
+        except Told:
             raise
         except Exception as error:
             raise _cannot(path, "written", error) from None
@@ -132,10 +132,11 @@ class Rows(abc.ABC):
         except Exception as error:
             raise _cannot(self.path, "written", error) from None
 
-    def complete(self, **more) -> list[int]:
-        """Says in the attributes that all rows are there, and what else is known then, if it is so.
+    def complete(self, num: int, **more) -> list[int]:
+        """Says in the attributes that all rows are there, if it is so, and what else is known of `num` rows.
 
-        Every shard is read for that, of rows that another job made room for in the meantime, too.
+        Every shard is read for that, of rows that another job made room for in the meantime, too: what is known of
+        those is said by that job.
 
         Returns:
           The shards that are missing or damaged: where there are any, nothing is said.
@@ -147,7 +148,7 @@ class Rows(abc.ABC):
             with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
                 there = list(pool.map(now.finished, range(now.shards(about["num"]))))
             missing[:] = [shard for shard, is_there in enumerate(there) if not is_there]
-            return {} if missing else {**more, "complete": True}
+            return {} if missing or (more and about["num"] != num) else {**more, "complete": True}
 
         self._put_about(checked)
         return missing
@@ -163,7 +164,7 @@ class Rows(abc.ABC):
                 self.about = self.about | change
                 if not change or _write(self.path, self.about, as_read):
                     return
-            except InputError:
+            except Told:
                 raise
             except Exception as error:
                 raise _cannot(self.path, "written", error) from None
@@ -203,6 +204,7 @@ class Rows(abc.ABC):
 
         Raises:
           InputError: it cannot be written.
+          MachineError: it cannot be now, for lack of space or of an answer.
         """
         first, last = self.rows(shard)
         # Where a store ended within a shard, a job of more rows may have written the rest of it by now.
@@ -221,12 +223,15 @@ class Rows(abc.ABC):
 
         Raises:
           Damaged: they are not there, or not as they were written.
+          MachineError: the bucket does not answer.
         """
         try:
             futures = {name: array[first:last].read() for name, array in self._arrays.items()}
             found = {name: future.result() for name, future in futures.items()}
         except Exception as error:
-            raise Damaged(_cannot(self.path, "read", error)) from None
+            told = _cannot(self.path, "read", error)
+            # A bucket that does not answer is not damaged. What a disk does not give is, whatever its reason.
+            raise (told if isinstance(told, MachineError) and is_remote(self.path) else Damaged(told)) from None
         checked = found.pop(_CRC)
         if not np.array_equal(checked, _checked(list(found.values()), self._arrays.values())):
             raise Damaged(f"{self.path}: {self.OF} {first} to {last - 1} are missing or damaged; draw them again")
@@ -247,7 +252,7 @@ class Rows(abc.ABC):
         """What the rows of a store are; None where nothing is. InputError where something else is."""
         try:
             return cls._read(path)[0]
-        except InputError:
+        except Told:
             raise
         except Exception as error:
             raise _cannot(path, "opened", error) from None
@@ -345,11 +350,11 @@ def _make(path, name: str, column: Column, rows: int, shard: int) -> None:
         _open(path, name).result()  # another process was faster, or it fails for the same reason
 
 
-def _cannot(path, be: str, error: Exception) -> InputError:
+def _cannot(path, be: str, error: Exception) -> Told:
     reason = " ".join(re.split(r" \[[a-z_ ]+=", str(error))[0].replace("\0", "/").split())
     if len(reason) > 240:  # what failed stands first, why last
         reason = f"{reason[:110]} ... {reason[-120:]}"
-    return InputError(f"{path}: cannot be {be} ({reason})")
+    return by_cause(error, f"{path}: cannot be {be} ({reason})")
 
 
 def _checked(values: list[np.ndarray], arrays) -> np.ndarray:

@@ -7,7 +7,6 @@ completes the output.
 """
 
 import contextlib
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from skullgan_jax.command.progress import Progress, say
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError, by_cause
 from skullgan_jax.machine import programs
 from skullgan_jax.machine.lock import in_turn
 from skullgan_jax.sampling.job import Job
@@ -62,33 +61,36 @@ def run(source: Source, job: Job) -> None:
 
     Raises:
       InputError: one line on what the user can change.
+      MachineError: one line on what failed; the same again goes on.
     """
-    there, of = _there(source, job), source.store.OF
-    if there is not None:
-        source.check_same(there, source.about, job.output)
-        if there["complete"] and there["num"] >= job.num and _undamaged(source, job, there):
-            say(f"{job.output}: has {there['num']} {of} already")
-            return
-        if job.form == "zarr" and there["num"] > job.num:
-            say(f"{job.output}: is one of {there['num']} {of}; they are completed")
-            job = dataclasses.replace(job, num=there["num"])
-    store = _open_draws(source, job)
-    for _ in range(_TURNS):
+    of, turns = source.store.OF, 0
+    while turns < _TURNS:
+        there = _there(source, job)
+        if there is not None:
+            source.check_same(there, source.about, job.output)
+            if there["complete"] and there["num"] >= job.num and _undamaged(source, job, there):
+                say(f"{job.output}: has {there['num']} {of} already")
+                return
+            if job.form == "zarr" and there["num"] > job.num:
+                say(f"{job.output}: is one of {there['num']} {of}; they are completed")
+                job, turns = job.of_more(there["num"]), 0
+        store = _open_draws(source, job)
         work = (Selecting if job.selects else Drawing)(job, store)
-        if not work.enough():
-            _draw(source, store, work)
-        if missing := work.missing():
-            say(
-                f"process {job.process} of {job.processes} has done its part; {missing} shards of others are not there "
-                "yet: if those do not run any more, give the same command again, with any number of processes"
-            )
-            return
         try:
+            if not work.enough():
+                _draw(source, store, work)
+            if missing := work.missing():
+                say(
+                    f"process {job.process} of {job.processes} has done its part; {missing} shards of others are not "
+                    "there yet: if those do not run any more, give the same command again, with any number of processes"
+                )
+                return
             if _complete(source, job, there, store, work):
                 return
         except Damaged as error:
             say(f"{error}: it is drawn again")
-    raise InputError(
+        turns += 1
+    raise MachineError(
         f"{job.output}: {of} were written and cannot be read back; see that the disk is sound, and give the same "
         "command again"
     )
@@ -155,7 +157,11 @@ def _drawn(source: Source, store: Rows, work, todo: Iterator[int]) -> Iterator[t
 
 
 def _complete(source: Source, job: Job, there: dict | None, store: Rows, work) -> bool:
-    """Puts the output together from the draws, all of which were there; False if some of a store are not any more."""
+    """Puts the output together from the draws, all of which were there.
+
+    Returns:
+      Whether that is done: not where some of a store are not there any more, or a selection is one of more by now.
+    """
     positions, counts = work.chosen()
     if job.draws == job.output:
         return _put_together(source, job, store, positions, counts)
@@ -177,14 +183,17 @@ def _turn(output: str) -> Iterator[None]:
         with in_turn(output, lambda: say(f"{output}: another process puts it together; waiting for it")):
             yield
     except OSError as error:
-        raise InputError(f"--output={output}: cannot be written ({error.strerror or error})") from None
+        raise by_cause(error, f"--output={output}: cannot be written ({error.strerror or error})") from None
 
 
 def _put_together(source: Source, job: Job, store: Rows, positions: np.ndarray, counts: dict) -> bool:
     about = source.about | {name: store.about[name] for name in source.left_open}
     if job.form == "zarr":
         made = store if job.draws == job.output else _write_store(source, job, store, about, positions)
-        if missing := made.complete(**counts):
+        missing = made.complete(job.num, **counts) if made is not None else []
+        if made is None or (job.selects and made.about["num"] != job.num):
+            return False
+        if missing:
             if made.about["num"] == job.num:
                 return False
             say(
@@ -197,21 +206,24 @@ def _put_together(source: Source, job: Job, store: Rows, positions: np.ndarray, 
         try:
             source.formats.write(job.form, job.output, blocks, {**about, "num": job.num, **counts})
         except OSError as error:
-            raise InputError(
+            line = (
                 f"--output={job.output}: cannot be written ({error.strerror or error}); free some space and give the "
                 f"same command again: the draws are kept in {job.draws}"
-            ) from None
+            )
+            raise by_cause(error, line) from None
     say(f"wrote {job.num} {store.OF} to {job.output}")
     if job.draws != job.output:
         say(f"{job.draws} keeps the draws for more of them; remove it when no more are wanted")
     return True
 
 
-def _write_store(source: Source, job: Job, draws: Rows, about: dict, positions: np.ndarray) -> Rows:
-    """The chosen ones as a store of their own; shards that are there already stay."""
+def _write_store(source: Source, job: Job, draws: Rows, about: dict, positions: np.ndarray) -> Rows | None:
+    """The chosen ones as a store of their own; shards that are there already stay. None if it is one of more."""
     output = source.store.create(job.output, about, rows=job.num, shard=job.shard)
     source.check_same(output.about, about, job.output)
     output.grow(job.num)
+    if output.about["num"] > job.num:
+        return None
     progress = Progress(f"copied to {job.output}", job.num, draws.UNIT)
     for shard, part in enumerate(_parts(positions, output.shard)):
         if not output.finished(shard):

@@ -9,7 +9,7 @@ from skullgan_jax.errors import InputError
 from skullgan_jax.model import draw
 from skullgan_jax.model.select import Selection, in_words
 from skullgan_jax.sampling.job import Job
-from skullgan_jax.sampling.rows import Rows
+from skullgan_jax.sampling.rows import Damaged, Rows
 from skullgan_jax.sampling.store import Store
 
 
@@ -58,8 +58,8 @@ class Selecting:
     """With a selection: on and on until as many are kept as are wanted, or all that may be drawn were.
 
     Shards are gone through in their order, whoever drew them, so that what is kept does not depend on who did. A
-    process draws its own, and where those of others seem to do for the rest, what is missing of these: another may be
-    at it, or have died. So one that goes on to its end has the whole selection, whatever others do.
+    process draws its own, and where these and those of others seem to do, or all of its own are drawn, what is missing
+    of the others': another may be at it, or have died. So each goes on to the whole selection, whatever others do.
     """
 
     def __init__(self, job: Job, store: Store):
@@ -67,7 +67,7 @@ class Selecting:
         self._selection = Selection(job.samples.where, job.samples.unique)
         self._last = store.shards(job.max_draws)
         self._next = 0  # all shards before were gone through
-        self._frontier = 0  # none was drawn from there on
+        self._frontier = 0  # none of its own was drawn from there on
         self._taken: set[int] = set()  # by this process, to be drawn
         self._drawn = self._counted = self._own = self._own_fitting = 0
         self._advance()
@@ -77,9 +77,11 @@ class Selecting:
         own = iter(range(self._job.process, self._last, self._job.processes))
         while True:
             self._advance()
-            gap = self._gap() if self._promising() else None
-            # Where the one kind has come to its end, the other may not have.
-            shard = gap if gap is not None else next((s for s in own if self._is_fresh(s)), self._gap())
+            shard = self._gap(self._frontier) if self._promising() else None
+            if shard is None:
+                shard = next((s for s in own if self._is_fresh(s)), None)
+            if shard is None:  # all that is its own was taken: whatever is missing, whoever is at it
+                shard = self._gap(self._last)
             if shard is None or self.enough():
                 return
             self._taken.add(shard)
@@ -88,12 +90,16 @@ class Selecting:
     def _is_fresh(self, own: int) -> bool:
         return own >= self._next and own not in self._taken and not self._store.finished(own)
 
-    def _gap(self) -> int | None:
-        """A shard before the frontier that is missing, or damaged and the next; each process takes another."""
-        end = min(max(self._frontier, self._next + 1), self._last)
+    def _gap(self, end: int) -> int | None:
+        """A shard before `end` that is missing, or damaged and the next.
+
+        Each process takes another of the first so many, and in turn all of them: one that is alone has the next soon.
+        """
+        end = min(max(end, self._next + 1), self._last)
         missing = {self._next, *self._store.uncommitted(self._next, end)} if self._next < end else set()
         free = sorted(missing - self._taken)
-        return free[self._job.process % len(free)] if free else None
+        some = free[: self._job.processes]
+        return some[(self._job.process + len(self._taken)) % len(some)] if some else None
 
     def progress(self, drawn: int) -> None:
         self._drawn = drawn
@@ -102,7 +108,8 @@ class Selecting:
             self._progress(min(kept, self._job.num - 1))
 
     def add(self, shard: int, drawn: draw.Samples) -> None:
-        self._frontier = max(self._frontier, shard + self._job.processes)
+        if shard % self._job.processes == self._job.process:  # a gap that is filled moves it no further
+            self._frontier = max(self._frontier, shard + self._job.processes)
         self._own += len(drawn)
         where = self._job.samples.where
         self._own_fitting += len(drawn) if where is None else int(where.fits(drawn.measures).sum())
@@ -147,6 +154,7 @@ class Selecting:
 
         Raises:
           InputError: all that may be drawn were, and too few are kept.
+          Damaged: all that may be drawn were, and not all can be read.
         """
         self._advance()
         if self.enough():
@@ -159,10 +167,7 @@ class Selecting:
                 f"{self._job.max_draws}; the draws so far are kept in {self._job.draws}{seen}"
             )
         first, last = self._store.rows(self._next)
-        raise InputError(
-            f"{self._job.draws}: samples {first} to {last - 1} were drawn and cannot be read back; see that the disk "
-            "is sound, and give the same command again"
-        )
+        raise Damaged(f"{self._job.draws}: samples {first} to {last - 1} were drawn and cannot be read back")
 
     def chosen(self) -> tuple[np.ndarray, dict]:
         positions = self._selection.first(self._job.num)

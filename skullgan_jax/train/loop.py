@@ -5,7 +5,7 @@ import contextlib
 import jax
 
 from skullgan_jax.command.progress import say
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, by_cause
 from skullgan_jax.machine import files, memory, places
 from skullgan_jax.machine.programs import kept
 from skullgan_jax.model import checkpoint
@@ -26,14 +26,12 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
 
     Raises:
       InputError: one line on what the user can change.
+      MachineError: one line on what failed, e.g. for lack of space; the same again goes on.
     """
     plan = distributed.agree(lambda: setup.prepare(config), same=setup.identity)
     distributed.agree(lambda: resume.check(plan, workdir))
     with places.opened(workdir) as place, _owned(place), kept(), checkpoint.quiet_libraries():
-        try:
-            checkpoints = checkpoint.Checkpoints(place, known=resume.known(place))
-        except OSError as error:
-            raise InputError(f"{place}: cannot be read or written ({error.strerror or error})") from error
+        checkpoints = checkpoint.Checkpoints(place, known=resume.known(place))
         try:
             if distributed.is_first():
                 place.bring("metrics.jsonl", "samples/")
@@ -48,10 +46,11 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
                 f"{place}: not finite at {error}; {_kept(checkpoints)}; lower --config.recipe.lr or look at the data"
             ) from None
         except OSError as error:
-            raise InputError(
+            line = (
                 f"{place}: cannot be written ({error.strerror or error}); {_kept(checkpoints)}; "
                 "free some space and run the same command again"
-            ) from error
+            )
+            raise by_cause(error, line) from error
 
 
 def _train(run: "_Run", stop: distributed.Stop) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from skullgan_jax.command.progress import say
 from skullgan_jax.data import fingerprint
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import places
 from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import is_there, load
 from skullgan_jax.nets.pair import quick_to_compile
@@ -48,8 +49,8 @@ def check(plan, workdir) -> None:
         steps = checkpoint.listed(where)
         if not steps:
             raise InputError(f"--config.checkpoint={where}: holds no checkpoint; give a training workdir")
-        with contextlib.suppress(checkpoint.Damaged):  # told when it is read
-            check_same(plan, checkpoint.Checkpoints(where, create=False).meta(max(steps)), where)
+        with contextlib.suppress(checkpoint.Damaged), places.opened(where) as place:  # told when it is read
+            check_same(plan, checkpoint.Checkpoints(place, create=False).meta(max(steps)), where)
         if max(steps) >= plan.total:
             raise InputError(
                 f"--config.checkpoint={where}: has done {max(steps)} steps, all of the {plan.total} of this run; give "
@@ -80,8 +81,9 @@ def initial_state(plan, checkpoints, workdir, like):
         say(f"resuming {workdir} at step {step}")
         return found, step
     if config.checkpoint:
-        given = checkpoint.Checkpoints(config.checkpoint, create=False, known=known(config.checkpoint))
-        found, step = _newest(plan, given, config.checkpoint, like)
+        with places.opened(config.checkpoint) as place:
+            given = checkpoint.Checkpoints(place, create=False, known=known(place))
+            found, step = _newest(plan, given, place, like)
         say(f"continuing from step {step} of {config.checkpoint}")
         return found, step
     if config.pretrained:

@@ -10,7 +10,7 @@ from PIL import Image
 from skullgan_jax.data import cache, celeba
 from skullgan_jax.data.celeba import open_celeba
 from skullgan_jax.data.open import open_data
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError
 from skullgan_jax.slices.calibration import Calibration
 
 NUM = 7
@@ -220,7 +220,7 @@ def test_a_full_disk(tmp_path):
         yield np.zeros((128, 128), np.uint8)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(InputError, match=r"x\.npy cannot be written \(No space left on device\): it takes 1\.6 GB"):
+    with pytest.raises(MachineError, match=r"x\.npy cannot be written \(No space left on device\): it takes 1\.6 GB"):
         cache.cached("x.npy", [tmp_path], images, num=100_000, dtype=np.uint8, what="")
     assert list(tmp_path.iterdir()) == []
 

@@ -65,7 +65,7 @@ def test_a_sample_store(tmp_path, hu):
     store.write(1, samples[8:])
     with pytest.raises(InputError, match="not all of its samples are there; give the sampling command again"):
         opened(store.path)
-    store.complete()
+    store.complete(len(store))
     found = opened(store.path, most=4)
     assert (found.pixel_mm, found.stated, found.total) == (0.5, True, 12)
     np.testing.assert_array_equal(found.hu, hu[[0, 3, 7, 11]])

@@ -193,7 +193,7 @@ def test_the_file_that_failed_is_named(few, tmp_path, capfd, monkeypatch):
 
     monkeypatch.setattr(drawn, "draw", full)
     status, said = ended(capfd, *few)
-    assert status == 2
+    assert status == 75
     assert f"error: --output={tmp_path}/out: cannot be written (No space left on device); free some" in said
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")

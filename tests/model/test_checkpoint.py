@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError
 from skullgan_jax.machine import files
 from skullgan_jax.model import checkpoint
 
@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_the_previous_one(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(InputError) as caught:  # noqa: PT012  (either of the two may tell)
+        with pytest.raises(MachineError) as caught:  # noqa: PT012  (either of the two may tell)
             checkpoints.save(make(2, size=100_000), {"n": 2}, judged={"swd": 0.5})
             checkpoints.wait()
     finally:
@@ -181,7 +181,7 @@ def test_a_full_disk_at_the_first_one(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(InputError, match="no checkpoint is there yet") as caught:  # noqa: PT012
+        with pytest.raises(MachineError, match="no checkpoint is there yet") as caught:  # noqa: PT012
             checkpoints.save(make(2, size=100_000), {}, judged={"swd": 0.5})
             checkpoints.wait()
     finally:

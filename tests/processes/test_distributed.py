@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError
 from skullgan_jax.machine import places
 from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed, lock, watch
@@ -109,12 +109,12 @@ def test_divided_weights_do_not_change_the_numbers(alone, start, records, tmp_pa
 @pytest.mark.all
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_lost_process_ends_the_job(victim, start_job, tmp_path):
-    """Within a minute, with one line of another process, exit 1."""
+    """Within a minute, with one line of another process, exit 75."""
     job = start_job(tmp_path / "run", "--config.epochs=4000", "--config.checkpoint_every=4000")
     wait_for(tmp_path / "run" / "metrics.jsonl", 2, job)
     os.kill(job[victim].pid, signal.SIGKILL)
     began = time.monotonic()
-    line = ended(job[1 - victim], 1).splitlines()[-1]
+    line = ended(job[1 - victim], 75).splitlines()[-1]
     assert time.monotonic() - began < 60
     assert line.startswith("error: ")
     assert "process" in line
@@ -178,7 +178,7 @@ def test_unreachable_coordinator(start, tmp_path):
     """A line within a minute."""
     place = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
     code = "from skullgan_jax.processes import distributed\ndistributed.MEET_SECONDS = 3"  # as it is, 50
-    line = ended(start(tmp_path / "run", "--distributed", code=code, env=place), 2).splitlines()[-1]
+    line = ended(start(tmp_path / "run", "--distributed", code=code, env=place), 75).splitlines()[-1]
     address = place["JAX_COORDINATOR_ADDRESS"]
     assert line == (
         f"error: --distributed: {address} was not reached within 3 s; is process 0 running there, and the port open?"
@@ -275,7 +275,7 @@ def test_a_process_that_counts_no_more_is_lost(left, capfd):
     store, beating, codes = left
     store.values["alive/1"] = "3 there"
     beating._beat()
-    assert codes == [1]
+    assert codes == [75]
     line = capfd.readouterr().err
     assert line.startswith("error: process 1 on there gave no sign of life for 0.2 s, so all of the job ends; ")
     assert line.endswith("the same command goes on from the last checkpoint\n")
@@ -287,6 +287,39 @@ def test_why_another_process_failed_is_told(left, capfd):
     beating._beat()
     assert codes == [2]
     assert capfd.readouterr().err == "error: process 1: x.npy: no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("bad"), 2, "bad"),
+        (MachineError("stale"), 75, "stale"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (
+            jax.errors.JaxRuntimeError("INTERNAL: Gloo all-reduce failed: Connection reset by peer"),
+            *(75, "the processes of this job lost each other (INTERNAL: Gloo all-reduce failed: Connection reset by "
+              "peer); the same command goes on from the last checkpoint"),
+        ),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 1, "JaxRuntimeError: RESOURCE_EX"),
+        (ZeroDivisionError("a mistake"), 1, "ZeroDivisionError: a mistake"),
+    ],
+)  # fmt: skip
+def test_what_a_job_ends_with(error, code, said, monkeypatch):
+    class Ended(BaseException):
+        pass
+
+    def leave(line, status):
+        raise Ended(str(line), status)
+
+    monkeypatch.setattr(distributed, "_meet", lambda: None)
+    monkeypatch.setattr(distributed.time, "sleep", lambda _: None)
+    monkeypatch.setattr(watch.Watch, "start", lambda self: None)
+    monkeypatch.setattr(watch, "leave", leave)
+    with pytest.raises(Ended) as ended, distributed.job():
+        raise error
+    line, status = ended.value.args
+    assert status == code
+    assert line.startswith(said)
 
 
 def test_one_job_may_ask_the_first_process_again(monkeypatch):

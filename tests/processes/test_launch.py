@@ -1,5 +1,6 @@
 """What launch/ starts, and how it ends. On a real Slurm: tests/processes/test_slurm.py."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 import yaml
@@ -14,7 +16,7 @@ import yaml
 from tests.conftest import ROOT
 
 LAUNCH = ROOT / "launch"
-SCRIPTS = ("local.sh", "slurm.sbatch", "tpu_vm.sh")
+SCRIPTS = ("local.sh", "sampling.sbatch", "slurm.sbatch", "tpu_vm.sh")
 PATH = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
@@ -33,11 +35,10 @@ def test_scripts_are_sound(name):
     assert checked.returncode == 0, checked.stdout
 
 
-def test_manifest_is_sound():
+@pytest.mark.parametrize("name", ["jobset.yaml", "sampling.yaml"])
+def test_manifest_is_sound(name):
     rules = "{extends: default, rules: {line-length: {max: 120}}}"
-    checked = subprocess.run(
-        [tool("yamllint"), "--strict", "-d", rules, LAUNCH / "jobset.yaml"], capture_output=True, text=True
-    )
+    checked = subprocess.run([tool("yamllint"), "--strict", "-d", rules, LAUNCH / name], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 
 
@@ -178,7 +179,7 @@ def test_jobset_starts_again_what_can_go_on(manifests, device):
     container = pod["containers"][0]["name"]
     assert rule == {
         "action": "FailJob",
-        "onExitCodes": {"containerName": container, "operator": "In", "values": [2]},
+        "onExitCodes": {"containerName": container, "operator": "In", "values": [1, 2]},
     }
     (rule,) = jobset["spec"]["failurePolicy"]["rules"]
     assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
@@ -211,7 +212,7 @@ def in_pod(manifests):
     return lambda *arguments: subprocess.Popen([*command, *arguments], text=True, stdout=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("status", [0, 1, 2])
+@pytest.mark.parametrize("status", [0, 1, 2, 75])
 def test_a_pod_ends_as_its_process(in_pod, status):
     process = in_pod("bash", "-c", 'echo "$1"; exit $0', str(status), "a  b")
     assert process.communicate(timeout=10)[0] == "a  b\n"
@@ -235,6 +236,117 @@ def test_a_pod_has_a_sound_script(manifests):
             [tool("shellcheck"), "--shell=bash", "-"], input=script, capture_output=True, text=True
         )
         assert checked.returncode == 0, checked.stdout
+
+
+# launch/sampling.yaml
+
+
+def test_pods_that_sample_share_no_fate():
+    """Each knows its place, waits for none, and is started again alone."""
+    jobset = yaml.safe_load((LAUNCH / "sampling.yaml").read_text())
+    _, job, pod = _pod(jobset)
+    (container,) = pod["containers"]
+    environ = {e["name"]: e for e in container["env"]}
+    assert environ.keys() == {"JAX_NUM_PROCESSES", "JAX_PROCESS_ID"}
+    assert environ["JAX_NUM_PROCESSES"]["value"] == str(job["completions"]) == str(job["parallelism"])
+    index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    assert environ["JAX_PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"] == index
+    assert (job["completionMode"], pod["restartPolicy"]) == ("Indexed", "Never")
+    assert job["backoffLimitPerIndex"] > 0
+    assert "backoffLimit" not in job
+    bad, evicted = job["podFailurePolicy"]["rules"]
+    assert (bad["action"], bad["onExitCodes"]["values"]) == ("FailJob", [1, 2])
+    assert evicted == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    flags = dict(word.split("=", 1) for word in container["command"] if word.startswith("--"))
+    assert flags.keys() == {"--model", "--num", "--output"}
+    assert "volumes" not in pod
+
+
+# launch/slurm.sbatch and launch/sampling.sbatch, with a Slurm that writes down what it is asked for
+
+
+@pytest.fixture
+def in_slurm(tmp_path):
+    """A function of a script, a command and variables: its exit status and how scontrol was called."""
+    for name, text in {
+        "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"\n',
+        "scontrol": f'[[ $* == *show* ]] || echo "$*" >>{tmp_path}/calls\n',
+    }.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}")
+        (tmp_path / name).chmod(0o755)
+
+    def run(script, *command, **variables):
+        environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"} | variables
+        status = subprocess.run(["bash", LAUNCH / script, *command], env=environ, timeout=60).returncode
+        calls = tmp_path / "calls"
+        return status, calls.read_text().splitlines() if calls.exists() else []
+
+    return run
+
+
+ARRAY = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "1"} | {
+    "SLURM_ARRAY_TASK_COUNT": "4"
+}
+
+
+@pytest.mark.parametrize(("script", "queued"), [("slurm.sbatch", "requeue 7"), ("sampling.sbatch", "requeue 5_3")])
+@pytest.mark.parametrize(
+    ("ends", "expected", "restarts", "again"),
+    [
+        ("exit 0", 0, "0", False),
+        ("exit 1", 1, "0", False),
+        ("exit 2", 2, "0", False),
+        ("exit 75", 75, "0", True),
+        ("exit 75", 75, "50", False),
+        ("kill -9 $$", 137, "0", True),
+        ("kill -TERM $$", 143, "0", False),
+    ],
+)
+def test_slurm_queues_again_what_can_go_on(in_slurm, script, queued, ends, expected, restarts, again):
+    status, calls = in_slurm(script, "bash", "-c", ends, SLURM_RESTART_COUNT=restarts, **ARRAY)
+    assert status == expected
+    assert calls == ([queued] if again else [])
+
+
+def test_an_element_of_an_array_knows_its_place(in_slurm, tmp_path):
+    show = f"echo $JAX_PROCESS_ID $JAX_NUM_PROCESSES >{tmp_path}/place"
+    assert in_slurm("sampling.sbatch", "bash", "-c", show, **ARRAY) == (0, [])
+    assert (tmp_path / "place").read_text() == "2 4\n"
+
+
+# launch/Dockerfile: read, as no container runtime is asked for
+
+
+def _instructions() -> list[tuple[str, str]]:
+    text = (LAUNCH / "Dockerfile").read_text()
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [tuple(line.split(maxsplit=1)) for line in joined.splitlines()]
+
+
+def test_an_image_holds_what_its_build_takes(tmp_path):
+    """As pyproject.toml names it, for each of the two devices."""
+    found = _instructions()
+    names = [name for name, _ in found]
+    assert set(names) <= {"FROM", "ARG", "ENV", "WORKDIR", "COPY", "RUN", "CMD"}
+    assert names[0] == "FROM"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert {"cuda", "tpu"} <= project["project"]["optional-dependencies"].keys()
+    assert ("ARG", "DEVICE=cuda") in found
+    copied = {word for name, words in found if name == "COPY" for word in words.split()[:-1]}
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {"pyproject.toml", "README.md", "LICENSE", "requirements.lock", *wheel["packages"]}
+    assert copied == needed | {name.partition("/")[0] for name in wheel["force-include"]}
+    ignored = (LAUNCH / "Dockerfile.dockerignore").read_text().splitlines()
+    assert ignored[0] == "*"
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
+    for name in copied:
+        assert (ROOT / name).exists(), name
+    (script,) = (words for name, words in found if name == "RUN")
+    assert '-c requirements.lock ".[$DEVICE]"' in script
+    checked = subprocess.run([tool("shellcheck"), "--shell=sh", "--exclude=SC2154", "-"], input=script, text=True)
+    assert checked.returncode == 0
+    assert json.loads(found[-1][1]) == ["skullgan", "--help"]
 
 
 # launch/tpu_vm.sh, with a gcloud that writes down how it is called and runs on this machine what should run on a worker
@@ -363,11 +475,27 @@ def test_tpu_workers_know_their_place(tpu_vm, tmp_path, endpoints):
     assert variables["PATH"].startswith(f"{tmp_path}/home/skullgan/.venv/bin:")
 
 
+def test_tpu_workers_start_again_what_can_go_on(tpu_vm, tmp_path):
+    """Killed, or with 75; not with 0 or 2, nor when it is stopped."""
+    assert tpu_vm("run", "true", WORKER="0", ENDPOINTS="a", MOUNTED="1")[0] == 0
+    unit = (tmp_path / "unit").read_text().splitlines()
+    given = dict(word.removeprefix("--property=").split("=", 1) for word in unit if word.startswith("--property="))
+    assert (given["Restart"], given["RestartForceExitStatus"]) == ("on-abnormal", "75")
+    assert (given["StartLimitIntervalSec"], given["StartLimitBurst"]) == ("1d", "50")
+
+
 def test_tpu_run_needs_the_shared_folder(tpu_vm, tmp_path):
     code, error = tpu_vm("run", "true", WORKER="0", ENDPOINTS="a")
     assert code == 2
     assert "no shared folder at /mnt/skullgan; run install" in error
     assert not (tmp_path / "unit").exists()
+
+
+def test_tpu_workers_that_share_a_bucket_need_no_folder(tpu_vm, tmp_path):
+    assert tpu_vm("install", WORKER="0", SHARE="")[0] == 0
+    assert "mnt" not in (tmp_path / "sudo").read_text()
+    assert tpu_vm("run", "true", WORKER="0", ENDPOINTS="a", SHARE="")[0] == 0
+    assert (tmp_path / "unit").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from skullgan_jax import sample
 from skullgan_jax.machine import files as machine_files
 from skullgan_jax.sampling import run
 from skullgan_jax.sampling.store import Store
+from tests import bucket
 from tests.sampling.folder import files
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -177,7 +178,7 @@ def test_damage_while_the_output_is_put_together(command, hu, tmp_path, monkeypa
     left[0] = 99
     status, lines = command(num=40, output=tmp_path / "s.npy")
     assert (status, lines[-1].partition("; ")[0]) == (
-        *(2, f"error: {tmp_path}/s.npy: samples were written and cannot be read back"),
+        *(75, f"error: {tmp_path}/s.npy: samples were written and cannot be read back"),
     )
     np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), hu[:20])
 
@@ -281,13 +282,13 @@ def room_for(size):
 
 
 def test_no_room(command, hu, tmp_path):
-    """The kernel refuses to write on: one line, exit 2, and with room the same command ends as if nothing had been."""
+    """The kernel refuses to write on: one line, exit 75, and with room the same command ends as if nothing had been."""
     lines = []
     for size in (100_000, 600_000):
         with room_for(size):
             status, said = command(num=20, output=tmp_path / "s.npy")
         lines.append((status, said[-1]))
-    assert lines[0][0] == lines[1][0] == 2, lines
+    assert lines[0][0] == lines[1][0] == 75, lines
     assert lines[0][1].startswith(f"error: {tmp_path}/s.npy.draws: cannot be written (")
     assert lines[1][1].startswith(f"error: --output={tmp_path}/s.npy: cannot be written (File too large)")
     assert command(num=20, output=tmp_path / "s.npy")[0] == 0
@@ -316,7 +317,7 @@ def test_interrupted_it_goes_on(command, tmp_path, monkeypatch, name):
     assert files(tmp_path / "one") == files(tmp_path / "whole")
 
 
-def _start(model, output, num, compiled, processes):
+def _start(model, output, num, compiled, processes, *flags, **variables):
     """The processes of a job."""
     command = [
         sys.executable,
@@ -326,13 +327,18 @@ def _start(model, output, num, compiled, processes):
         f"--num={num}",
         "--shard=16",
         "--seed=3",
+        *flags,
     ]
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": compiled,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",  # set, the process does not start itself again
-    }
+    environment = (
+        os.environ
+        | variables
+        | {
+            "JAX_COMPILATION_CACHE_DIR": compiled,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",  # set, the process does not start itself again
+        }
+    )
     return [
         subprocess.Popen(
             [*command, f"--output={output}", f"--process={process}", f"--processes={processes}"],
@@ -371,3 +377,43 @@ def test_kill_9_at_any_moment(kills, command, small_model, compiled, tmp_path):
     for path in (output, tmp_path / "whole.zarr"):
         assert Store(path).about["complete"]
     assert files(output) == files(tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.all), pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "which", [pytest.param("where", marks=pytest.mark.slow), pytest.param("unique", marks=pytest.mark.slow), "both"]
+)
+def test_who_is_left_of_a_selection_completes_it(
+    kills, which, command, measures, small_model, compiled, tmp_path, monkeypatch
+):
+    """Of three processes with nothing but a bucket in common one or two are killed; each other ends with all of it."""
+    flags = {"where": f"mean_hu<{float(np.median(measures['mean_hu']))}", "unique": 300}
+    flags = {name: value for name, value in flags.items() if which in (name, "both")}
+    given = [f"--{name}={value}" for name, value in flags.items()]
+    chance, num = random.Random(0), 0
+    with bucket.serving() as (address, objects):
+        variables = {"TENSORSTORE_GCS_HTTP_URL": address, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token"}
+        for _ in range(kills):
+            num += 150
+            before = len(objects)
+            running = _start(small_model, "gs://bucket/s.zarr", num, compiled, 3, *given, **variables)
+            deadline = time.monotonic() + 120
+            while len(objects) < before + 30:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 1))
+            killed = chance.sample(running, chance.choice([1, 2]))
+            for process in killed:
+                process.send_signal(signal.SIGKILL)
+            for process in running:
+                if process not in killed:
+                    assert process.wait(timeout=300) == 0
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            store = Store("gs://bucket/s.zarr")
+            assert (store.about["complete"], store.about["num"]) == (True, num)
+        assert command(num=num, output=tmp_path / "whole.zarr", **flags)[0] == 0
+        found, whole = store.read(0, num), Store(tmp_path / "whole.zarr").read(0, num)
+        np.testing.assert_array_equal(found.index, whole.index)
+        np.testing.assert_array_equal(found.hu, whole.hu)
+        assert store.about["draws"] == Store(tmp_path / "whole.zarr").about["draws"]

@@ -62,7 +62,7 @@ def test_a_process_that_is_ahead_takes_what_is_missing(command, measures, tmp_pa
     found = np.concatenate([draws.read(*draws.rows(shard)).measures["mean_hu"] for shard in written[:ahead]])
     # What is drawn next is decided up to three batches before, which here are as many shards.
     assert (found < limit).sum() >= 10 > (found[:-64] < limit).sum()
-    assert sorted(written) == list(range(len(written)))
+    assert len(written) == len(set(written))
     command(output=tmp_path / "t.npy", **flags)
     np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), np.load(tmp_path / "t.npy"))
 

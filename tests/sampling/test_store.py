@@ -83,7 +83,7 @@ def test_others_read_it(whole):
 
 def test_it_grows(whole):
     """A last shard that was not full is to be drawn again; the others stay."""
-    assert whole.complete(yields=1) == []
+    assert whole.complete(40, yields=1) == []
     assert Store(whole.path).about["complete"]
     again = Store(whole.path)
     again.grow(50)
@@ -100,13 +100,13 @@ def test_complete_is_what_was_read(whole):
     """Of all shards of the store as it is then, and of the attributes that are there."""
     other = Store(whole.path)
     other.grow(50)
-    assert whole.complete() == [2, 3]
+    assert whole.complete(40) == [2, 3]
     assert (Store.attributes(whole.path)["num"], Store.attributes(whole.path)["complete"]) == (50, False)
     fill(other, (2, 3))
     overwrite(pathlib.Path(whole.path, "hu/c/1/0/0"))
-    assert whole.complete() == [1]
+    assert whole.complete(40) == [1]
     fill(whole, [1])
-    assert whole.complete(kept=7) == []
+    assert whole.complete(50, kept=7) == []
     about = Store.attributes(whole.path)
     assert (about["num"], about["complete"], about["kept"]) == (50, True, 7)
 
@@ -121,7 +121,7 @@ def test_room_that_is_made_while_a_store_is_completed(whole, monkeypatch):
         return write(*args)
 
     monkeypatch.setattr(rows, "_write", late)
-    assert whole.complete() == [2, 3]
+    assert whole.complete(40) == [2, 3]
     assert (Store.attributes(whole.path)["num"], Store.attributes(whole.path)["complete"]) == (50, False)
 
 
@@ -181,7 +181,7 @@ def test_a_sister_that_is_faster(whole, monkeypatch):
             return self._files.read("nothing" if Late.reads == 1 else name)
 
     monkeypatch.setattr(rows, "_files", Late)
-    whole.complete()
+    whole.complete(40)
     Late.reads = 0
     again = Store.create(whole.path, ABOUT | {"seed": 7}, rows=10, shard=8)
     assert (again.about["complete"], len(again), again.shard) == (True, 40, 16)
@@ -284,7 +284,7 @@ def test_a_bucket(monkeypatch):
         store.grow(40)
         assert store.uncommitted(0, 3) == [1, 2]
         fill(store, (1, 2))
-        assert store.complete() == []
+        assert store.complete(40) == []
         again = Store("gs://somebody/skulls.zarr/")
         assert again.about["complete"]
         assert_holds(again, 0, 40)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from skullgan_jax.errors import MachineError
 from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import Pair
@@ -232,7 +233,7 @@ def test_disk_full_while_saving(tiny, tmp_path, monkeypatch, final_state):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     monkeypatch.setattr(checkpoint.Checkpoints, "save", on_a_full_disk)
-    line = refusal(tiny(), tmp_path / "run")
+    line = refusal(tiny(), tmp_path / "run", MachineError)
     assert line.startswith(f"{tmp_path}/run/checkpoints: saving a checkpoint failed (")
     assert line.endswith("the checkpoint of step 4 is good: free some space and run the same command again")
     assert final_state(tmp_path / "run")[0] == 4
@@ -240,7 +241,7 @@ def test_disk_full_while_saving(tiny, tmp_path, monkeypatch, final_state):
 
 @pytest.mark.all
 def test_disk_full_of_a_command(start, tiny, finished, tmp_path, final_state):
-    """One line and exit 2; the previous checkpoint stays good, and with space again the run goes on from it.
+    """One line and exit 75; the previous checkpoint stays good, and with space again the run goes on from it.
 
     RLIMIT_FSIZE stands for the disk: from the second checkpoint on, no larger file can be written.
     """
@@ -255,7 +256,7 @@ def and_fill(self, state, meta, *, judged):
     save(self, state, meta, judged=judged)
 checkpoint.Checkpoints.save = and_fill
 """
-    line = ended(start(tmp_path / "run", code=code), 2).splitlines()[-1]
+    line = ended(start(tmp_path / "run", code=code), 75).splitlines()[-1]
     assert line.startswith(f"error: {tmp_path}/run/checkpoints: saving a checkpoint failed (")
     assert "the checkpoint of step 4 is good: free some space and run the same command again" in line
     assert 'File "' not in line
@@ -275,7 +276,7 @@ def test_disk_full_while_writing_pictures(where, finished_copy, tiny, monkeypatc
     if where.startswith("curves"):
         monkeypatch.setattr(monitor.Monitor, "picture", lambda *args: None)
         monkeypatch.setattr(finish, "finish", full)
-    line = refusal(tiny(), finished_copy)
+    line = refusal(tiny(), finished_copy, MachineError)
     assert line == (
         f"{finished_copy}: cannot be written (No space left on device); the last good checkpoint is step 12; "
         "free some space and run the same command again"
