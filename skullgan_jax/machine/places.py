@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -154,6 +155,7 @@ class Bucket:
 
     def __exit__(self, *_) -> None:
         self._pool.shutdown()
+        shutil.rmtree(self.local, ignore_errors=True)  # after an error a library may be writing there still
         self._open.close()
 
     @contextlib.contextmanager

@@ -117,7 +117,7 @@ class Checkpoints:
                 numbers["best_coverage"] = best
             together = self.place.mounted  # each process writes what it has
             if not together:
-                state = whole(state)
+                state = jax.device_get(whole(state))  # Orbax would ask the others for their part of a jax.Array
             signed = _signed(meta | {"judged": numbers}, _sums(state))
             if together or jax.process_index() == 0:
                 if self._writer is None:
