@@ -346,7 +346,7 @@ def is_remote(path) -> bool:
     return "://" in str(path)
 
 
-def file(path: str | os.PathLike) -> pathlib.Path | None:
+def file(path: "str | os.PathLike | Place") -> pathlib.Path | None:
     """A path or URL as a file on this machine, or None where it is none.
 
     One of a bucket is fetched once, by one process of a host, and kept in ~/.cache/skullgan_jax.
@@ -355,7 +355,7 @@ def file(path: str | os.PathLike) -> pathlib.Path | None:
       InputError, MachineError: it cannot be read or kept.
     """
     if not is_remote(path):
-        return pathlib.Path(path) if pathlib.Path(path).is_file() else None
+        return pathlib.Path(str(path)) if pathlib.Path(str(path)).is_file() else None
     url = str(path).rstrip("/")
     parent, _, name = url.rpartition("/")
     if parent.endswith("/"):  # a bucket

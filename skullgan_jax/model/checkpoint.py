@@ -249,7 +249,7 @@ def exists(workdir: str | os.PathLike | places.Place) -> bool:
         return any(name.isdigit() for name in place.folders("checkpoints"))
 
 
-def split(path: str | os.PathLike) -> tuple[str, int] | None:
+def split(path: str | os.PathLike | places.Place) -> tuple[str, int] | None:
     """The workdir and the step of the path or URL of a checkpoint, e.g. runs/skull/checkpoints/1000."""
     found = re.fullmatch(r"(.*?)(?:^|(?<=/))checkpoints/+(\d+)/*", str(path))
     return (found[1] or ".", int(found[2])) if found else None

@@ -21,7 +21,7 @@ from skullgan_jax.slices.calibration import Calibration
 
 
 @programs.kept()
-def load(path: str | os.PathLike | places.Place) -> Model:
+def load(path: str | os.PathLike) -> Model:
     """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
 
     Of a workdir another checkpoint can be named, e.g. runs/skull/checkpoints/1000. All of them may lie in a bucket,
@@ -29,9 +29,10 @@ def load(path: str | os.PathLike | places.Place) -> Model:
 
     Raises:
       InputError: there is no model, or its files do not fit together.
+      MachineError: the bucket or the network failed.
     """
     try:
-        return _load(path)
+        return read(path)
     except OSError as e:
         raise InputError(f"{e.filename or path}: cannot be read ({e.strerror or e}); see to its rights") from None
 
@@ -42,8 +43,8 @@ def is_there(path: str | os.PathLike) -> bool:
         return place.holds_any() or places.file(path) is not None
 
 
-def _load(path: str | os.PathLike | places.Place) -> Model:
-    """Raises InputError, OSError."""
+def read(path: str | os.PathLike | places.Place) -> Model:
+    """The same, of an opened place, too. Raises InputError, MachineError, OSError."""
     if named := checkpoint.split(path):
         with places.opened(named[0]) as place:
             if place.exists(f"checkpoints/{named[1]}"):

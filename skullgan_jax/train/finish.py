@@ -1,7 +1,7 @@
 """What a finished run leaves: its curves, its progress, the exported model and slices of it."""
 
 from skullgan_jax.command.progress import Progress, say
-from skullgan_jax.model.load import load
+from skullgan_jax.model import load
 from skullgan_jax.sampling import formats, job
 from skullgan_jax.train import curves, monitor
 
@@ -21,7 +21,7 @@ def finish(config, place, best: int, judged: dict[str, float]) -> None:
     curves.curves(workdir / "curves.png", monitor.read_records(workdir / "metrics.jsonl"), config.recipe, best)
     curves.progress(workdir / "progress.png", sorted((workdir / "samples").glob("[0-9]*.png")))
     place.bring("model/")  # of an earlier end, which is replaced
-    trained = load(place)
+    trained = load.read(place)
     if trained.standing is None:  # a workdir keeps those of its best checkpoint
         trained.compute_standing(verbose=True)
     trained.save(workdir / "model")
