@@ -25,7 +25,6 @@ from skullgan_jax.machine import files, lock, paths
 
 _AT_ONCE = 8
 _RETRIES = {"max_retries": 6}  # a bucket that refuses should say so within a minute
-_OURS = ("gs", "s3")
 _CACHE = pathlib.Path("~/.cache/skullgan_jax")
 
 
@@ -126,9 +125,7 @@ class Bucket:
 
     def __init__(self, url: str):
         self._url = url.rstrip("/")
-        scheme, _, path = self._url.partition("://")
-        if scheme not in _OURS or not path or path.startswith("/"):
-            raise InputError(f"{url}: give a folder, or gs://BUCKET/NAME or s3://BUCKET/NAME")
+        path = _path(self._url)
         import tensorstore
 
         context = tensorstore.Context({"gcs_request_retries": _RETRIES, "s3_request_retries": _RETRIES})
@@ -204,11 +201,11 @@ class Bucket:
 
     def fetch(self, name: str, only: str = "*") -> pathlib.Path:
         self._apart.add(name.partition("/")[0])
-        listed = self._listed(name)
-        for inside in listed["files"] if listed else ():
-            target = self.local / name / inside
-            if fnmatch.fnmatchcase(inside, only) and not target.exists():
-                self._download(f"{listed['folder']}/{inside}", target)
+        folder, inside = self._listed(name)
+        for each in inside:
+            target = self.local / name / each
+            if fnmatch.fnmatchcase(each, only) and not target.exists():
+                self._download(f"{folder}/{each}", target)
         return self.local / name
 
     def bring(self, *names: str) -> None:
@@ -230,7 +227,7 @@ class Bucket:
             self.guard()
             old = self._listed(name)
             self.write(f"{name}.json", json.dumps({"folder": folder, "files": inside}).encode())
-            self._forget(old)
+            self._forget(*old)
 
         self._sending = self._pool.submit(send)
 
@@ -243,6 +240,8 @@ class Bucket:
         found = (each for each in _files(self.local) if each.partition("/")[0] not in self._apart)
         now = {each: _stamp(self.local / each) for each in found}
         changed = [each for each in now if self._sent.get(each) != now[each]]
+        if changed:
+            self.guard()
         # A .json says what the files beside it are: it goes before they change, and comes after.
         about = [each for each in changed if each.endswith(".json")]
         for each in about:
@@ -255,13 +254,14 @@ class Bucket:
         self._sent |= {each: now[each] for each in changed}
 
     def update(self, name: str, inside: str) -> None:
-        if listed := self._listed(name):
-            self.write(f"{listed['folder']}/{inside}", (self.local / name / inside).read_bytes())
+        folder, there = self._listed(name)
+        if inside in there:
+            self.write(f"{folder}/{inside}", (self.local / name / inside).read_bytes())
 
     def clean(self, name: str, left: re.Pattern) -> None:
         self._apart.add(name)
         (self.local / name).mkdir(parents=True, exist_ok=True)
-        known = {self._listed(f"{name}/{each}")["folder"] for each in self.folders(name)}
+        known = {self._listed(f"{name}/{each}")[0] for each in self.folders(name)}
         for key in self._list(f"{name}/"):
             inside = key[len(name) + 1 :]
             if "/" in inside and f"{name}/{inside.partition('/')[0]}" not in known:
@@ -272,30 +272,30 @@ class Bucket:
         old, (value, _) = self._listed(other), self.read(f"{name}.json")
         self.write(f"{other}.json", value)
         self.write(f"{name}.json", None)
-        self._forget(old)
+        self._forget(*old)
         files.remove(self.local / name)
 
     def remove(self, name: str) -> None:
         self.guard()
         old = self._listed(name)
         self.write(f"{name}.json", None)
-        self._forget(old)
+        self._forget(*old)
         files.remove(self.local / name)
 
-    def _listed(self, name: str) -> dict | None:
-        """What a folder has, if it is there."""
+    def _listed(self, name: str) -> tuple[str, list[str]]:
+        """Under which name the objects of a folder lie, and which files they are: none where it is not there."""
         value, _ = self.read(f"{name}.json")
+        if value is None:
+            return "", []
         try:
-            listed = None if value is None else json.loads(value)
-            if listed is not None and not isinstance(listed["folder"] + "".join(listed["files"]), str):
-                raise ValueError
-            return listed
+            listed = json.loads(value)
+            return str(listed["folder"]), [str(each) for each in listed["files"]]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{self._url}/{name}.json: is damaged; remove it") from None
 
-    def _forget(self, listed: dict | None) -> None:
-        for inside in listed["files"] if listed else ():
-            self.write(f"{listed['folder']}/{inside}", None)
+    def _forget(self, folder: str, inside: list[str]) -> None:
+        for each in inside:
+            self.write(f"{folder}/{each}", None)
 
     def _list(self, prefix: str) -> list[str]:
         wanted = self._range(prefix, f"{prefix[:-1]}0")  # "0" comes after "/"
@@ -357,9 +357,9 @@ def file(path: "str | os.PathLike | Place") -> pathlib.Path | None:
     if not is_remote(path):
         return pathlib.Path(str(path)) if pathlib.Path(str(path)).is_file() else None
     url = str(path).rstrip("/")
-    parent, _, name = url.rpartition("/")
-    if parent.endswith("/"):  # a bucket
+    if "/" not in _path(url):  # a bucket
         return None
+    parent, _, name = url.rpartition("/")
     with Bucket(parent) as place:
         try:
             generation = place.generation(name)
@@ -379,6 +379,16 @@ def file(path: "str | os.PathLike | Place") -> pathlib.Path | None:
         except OSError as error:
             line = f"{target}: a copy of {url} cannot be kept there ({error.strerror or error})"
             raise by_cause(error, line) from None
+
+
+def _path(url: str) -> str:
+    """Bucket and name of a URL. Raises InputError: it is none of those that are known."""
+    scheme, _, path = url.partition("://")
+    if scheme not in ("gs", "s3") or not path or path.startswith("/"):
+        raise InputError(
+            f"{url}: is no place that is known; give a folder or file, or gs://BUCKET/NAME, s3://BUCKET/NAME"
+        )
+    return path
 
 
 def _files(folder: pathlib.Path) -> list[str]:

@@ -274,7 +274,7 @@ def read(
             assert at is not None  # as there is a checkpoint
             return read(checkpoints, at)
         except Damaged as error:
-            if step is None and not checkpoints.there(at):
+            if step is None and at is not None and not checkpoints.there(at):
                 continue  # who trains here has a newer or a better one: look again
             others = [f"{checkpoints.folder / str(other)}" for other in checkpoints.steps if other != at]
             offered = f"give {' or '.join(others)} in its place" if others else "there is no other checkpoint"
