@@ -141,4 +141,4 @@ def test_two_hosts_with_nothing_but_a_bucket(job, final_state, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_two_hosts_killed_at_twenty_moments(job, final_state, tmp_path, monkeypatch):
-    _kills(job, final_state, tmp_path, monkeypatch, 20, ("--config.epochs=60", "--config.shard_state=True"))
+    _kills(job, final_state, tmp_path, monkeypatch, 20, ("--config.epochs=30", "--config.shard_state=True"))
