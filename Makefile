@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-wheel test-slurm lint format docs notebooks lock clean
+.PHONY: demo test test-all test-wheel test-slurm test-pods lint format docs notebooks lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m skullgan_jax.main --config=configs/skull.py:demo --workdir=runs/demo
@@ -25,6 +25,12 @@ test-wheel: $(VENV)/installed-test
 # On a one-node Slurm of its own; needs the packages slurmctld, slurmd, slurm-client and munge.
 test-slurm: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow tests/processes/test_slurm.py
+
+# Processes that are killed, and buckets that do not answer, in their long form: an hour.
+test-pods: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m 'all or slow or not slow' tests/test_errors.py tests/data/test_cache.py \
+		tests/processes/test_distributed.py tests/sampling/test_run.py tests/sampling/test_going_on.py \
+		tests/machine/test_places.py tests/processes/test_lock.py tests/train/test_bucket.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

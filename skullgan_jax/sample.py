@@ -27,7 +27,7 @@ from skullgan_jax.sampling import names, share
 
 def _flags() -> Parser:
     parser = Parser(__doc__, prog="python -m skullgan_jax.sample")
-    parser.add_argument("--model", required=True, metavar="PATH", help="model directory, training workdir or netG.pth")
+    parser.add_argument("--model", required=True, metavar="PATH", help="starter, model directory, workdir or netG.pth")
     parser.add_argument("--num", required=True, type=int, help="how many to write")
     parser.add_argument("--output", required=True, metavar="PATH", help=".npy .zarr .nii .nii.gz .png, or any")
     parser.add_argument("--format", choices=names.FORMATS, help="default: by the ending of --output; dicom is a folder")

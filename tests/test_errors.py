@@ -6,12 +6,14 @@ import http.server
 import os
 import socket
 import threading
+import types
 
+import numpy as np
 import pytest
 import tensorstore as ts
 
 from skullgan_jax.command.flags import refusing
-from skullgan_jax.ct import publish
+from skullgan_jax.ct import dataset, publish
 from skullgan_jax.data import prepared
 from skullgan_jax.errors import InputError, MachineError, by_cause
 from skullgan_jax.machine.tensorflow import import_tensorflow
@@ -72,6 +74,28 @@ def test_tensorflow_in_a_bucket(name, kind, monkeypatch):
     monkeypatch.setattr(tf.io.gfile, "makedirs", fails)
     with pytest.raises(kind, match="what the bucket said"), publish.replacing("gs://bucket/skulls", None) as folder:
         folder.mkdir()
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EACCES"])
+def test_a_scan_is_left_out_for_what_is_its_own_alone(name, monkeypatch, tmp_path):
+    """A full disk is not: all of `prepare` ends, and goes on from what is cut."""
+
+    def fails(path, *_):
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
+
+    scan = types.SimpleNamespace(name="a.nii", kernel="", kvp=0.0, slice_mm=1.0, pixel_mm=np.ones(2), notes=[])
+    monkeypatch.setattr(dataset.scans, "check_hu", lambda scan: None)
+    monkeypatch.setattr(dataset.cut, "cut", lambda *_: None)
+    monkeypatch.setattr(dataset.pieces, "write", fails)
+    monkeypatch.setattr(dataset, "_opened", {})
+    line = f"a.nii: what was cut cannot be written to {tmp_path} ({os.strerror(getattr(errno, name))})"
+    part = (lambda: scan, (), None, [], tmp_path / "0123456789abcdef.npz", 0, 1)
+    if name == "ENOSPC":
+        with pytest.raises(MachineError) as caught:
+            dataset._cut_part(*part)
+        assert str(caught.value) == line
+    else:
+        assert dataset._cut_part(*part) == line
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ def follow(*names):
 
 
 def test_the_first_steps_work_from_top_to_bottom(folder, capsys):
-    assert follow("sample", "acoustics", "convert") == ["sample"] * 3 + ["acoustics"] * 2 + ["convert"]
+    assert follow("sample", "acoustics", "convert") == ["sample"] * 4 + ["acoustics"] * 2 + ["convert"]
     assert np.load("skulls.npy").shape == (16, 128, 128)
     assert len(np.load("dense.npy")) == 16
     assert os.path.exists("skulls.zarr/zarr.json")

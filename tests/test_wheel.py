@@ -76,6 +76,7 @@ def test_what_is_inside(wheel):
         (metadata,) = (files.read(name).decode() for name in files.namelist() if name.endswith("/METADATA"))
     wanted = {f"configs/{name}.py" for name in ("skull", "celeba", "small_data")}
     wanted |= {"notebooks/train.ipynb", "notebooks/inference.ipynb"}
+    wanted |= {f"model/starter/{path.name}" for path in (ROOT / "skullgan_jax" / "model" / "starter").iterdir()}
     assert wanted | {"evaluate/turing/turing.html", "light.txt", "py.typed"} <= names
     sources = {str(path.relative_to(ROOT / "skullgan_jax")) for path in (ROOT / "skullgan_jax").rglob("*.py")}
     assert sources <= names

@@ -15,7 +15,7 @@ from concurrent import futures
 
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.ct import cut, find, pieces, publish, report, scans, subjects
-from skullgan_jax.errors import InputError, by_cause
+from skullgan_jax.errors import InputError, MachineError, by_cause
 from skullgan_jax.machine import extras, files, lock
 from skullgan_jax.machine.pool import new_processes
 
@@ -217,7 +217,11 @@ def _look(make, arguments, limits):
 def _cut_part(
     make, arguments, limits, told_by: list[str], path: pathlib.Path, part: int, parts: int
 ) -> str | list[str]:
-    """In a worker: cuts a part of a scan and writes it; a line for each slice left out, or the one that refuses it."""
+    """In a worker: cuts a part of a scan and writes it; a line for each slice left out, or the one that refuses it.
+
+    Raises:
+      MachineError: nothing can be written, e.g. for lack of space.
+    """
     try:
         if path.name[:16] not in _opened:
             _opened.clear()
@@ -238,7 +242,11 @@ def _cut_part(
     except InputError as error:
         return str(error)
     except OSError as error:
-        return f"{scan.name}: what was cut cannot be written to {path.parent} ({error.strerror})"
+        line = f"{scan.name}: what was cut cannot be written to {path.parent} ({error.strerror})"
+        told = by_cause(error, line)
+        if isinstance(told, MachineError):  # of no scan, and the others would fare no better
+            raise told from None
+        return line
 
 
 def _found(folder: pathlib.Path, seen: dict[str, _Seen]) -> dict[str, list[pieces.Piece]]:

@@ -19,52 +19,61 @@ from skullgan_jax.model.trained import Model
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
 
+STARTER = "starter"
+_STARTER = pathlib.Path(__file__).with_name(STARTER)
+
+
+def place(path: str | os.PathLike) -> str | os.PathLike:
+    """Where a model is that a user names: `starter` is the one of this package, unless there is one of that name."""
+    return _STARTER if str(path) == STARTER and not pathlib.Path(path).exists() else path
+
 
 @programs.kept()
 def load(path: str | os.PathLike) -> Model:
     """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
 
     Of a workdir another checkpoint can be named, e.g. runs/skull/checkpoints/1000. All of them may lie in a bucket,
-    e.g. gs://bucket/runs/skull.
+    e.g. gs://bucket/runs/skull. "starter" is a small generator that comes with the package, to begin with; what it is,
+    says the model card in its folder, `load("starter").folder`.
 
     Raises:
       InputError: there is no model, or its files do not fit together.
       MachineError: the bucket or the network failed.
     """
     try:
-        return read(path)
+        return read(place(path))
     except OSError as e:
         raise InputError(f"{e.filename or path}: cannot be read ({e.strerror or e}); see to its rights") from None
 
 
 def is_there(path: str | os.PathLike) -> bool:
     """Whether something that may be a model is there. Raises InputError, MachineError."""
-    with places.opened(path) as place:
-        return place.holds_any() or places.file(path) is not None
+    with places.opened(place(path)) as there:
+        return there.holds_any() or places.file(path) is not None
 
 
 def read(path: str | os.PathLike | places.Place) -> Model:
     """The same, of an opened place, too. Raises InputError, MachineError, OSError."""
     if named := checkpoint.split(path):
-        with places.opened(named[0]) as place:
-            if place.exists(f"checkpoints/{named[1]}"):
-                return _checked(_from_workdir(place, named[1]), path)
-    with places.opened(path) as place:
-        if checkpoint.exists(place):
-            return _checked(_from_workdir(place), path)
+        with places.opened(named[0]) as there:
+            if there.exists(f"checkpoints/{named[1]}"):
+                return _checked(_from_workdir(there, named[1]), path)
+    with places.opened(path) as there:
+        if checkpoint.exists(there):
+            return _checked(_from_workdir(there), path)
     if file := places.file(path):
         try:
             return pytorch_pair.read(generator=file)
         except InputError as error:
             how = f"say it in: skullgan convert --generator={path} --output=DIR --hu_scale=signed (or unit)"
             raise InputError(str(error).replace(pytorch_pair.ADVICE, how)) from None
-    with places.opened(path) as place:
+    with places.opened(path) as there:
         try:
-            return _checked(_from_directory(place), path)
+            return _checked(_from_directory(there), path)
         except FileNotFoundError as e:
             raise InputError(
                 f"{path}: no model here ({pathlib.Path(e.filename).name} is missing); "
-                "give a model directory, a training workdir or a .pth"
+                "give a model directory, a training workdir or a .pth, or the word starter"
             ) from None
 
 

@@ -133,10 +133,14 @@ class Selecting:
             self._next += 1
 
     def _yield(self) -> float:
-        """The share that is kept; as long as the first shard is not there, what fits of this process's draws."""
-        if self._selection.draws:
-            return len(self._selection) / self._selection.draws
-        return self._own_fitting / self._own if self._own else 1.0
+        """The share that is kept: of the shards gone through, or by what fits of this process's draws, if that is more.
+
+        Those gone through may be few, with none to be kept among them, and a gap behind them.
+        """
+        gone = self._selection.counts(self._selection.draws)
+        distinct = gone["kept"] / gone["fitting"] if gone["fitting"] else 1.0
+        own = distinct * self._own_fitting / self._own if self._own else 0.0
+        return max(gone["kept"] / gone["draws"] if gone["draws"] else 0.0, own)
 
     def enough(self) -> bool:
         return len(self._selection) >= self._job.num

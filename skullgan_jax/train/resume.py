@@ -58,7 +58,8 @@ def check(plan, workdir) -> None:
             )
     elif config.pretrained and not is_there(config.pretrained):
         raise InputError(
-            f"--config.pretrained={config.pretrained}: no model here; give a model directory or a training workdir"
+            f"--config.pretrained={config.pretrained}: no model here; give a model directory or a training workdir, or "
+            "the word starter"
         )
 
 

@@ -299,7 +299,8 @@ ARRAY = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TAS
         ("exit 75", 75, "0", True),
         ("exit 75", 75, "50", False),
         ("kill -9 $$", 137, "0", True),
-        ("kill -TERM $$", 143, "0", False),
+        ("kill -TERM $$", 143, "0", True),  # as Slurm ends those that are left where one was killed
+        ("kill -TERM $PPID; sleep 0.2; exit 143", 143, "0", False),  # it ends all of the job
     ],
 )
 def test_slurm_queues_again_what_can_go_on(in_slurm, script, queued, ends, expected, restarts, again):

@@ -133,6 +133,24 @@ def test_fewer_than_a_copy_was_begun_for(command, measures, tmp_path):
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_fewer_beside_a_copy_of_more(complete, command, measures, tmp_path, monkeypatch):
+    """Nothing was there when it looked: the one of more is completed, or stays so, with what is known of that."""
+    flags = {"output": tmp_path / "s.zarr", "where": f"mean_hu<{float(np.median(measures['mean_hu']))}"}
+    command(num=20, **flags)
+    before, there, looked = files(tmp_path), run._there, []
+    if not complete:
+        Store(tmp_path / "s.zarr")._put_about(lambda about: {"complete": False})
+        (tmp_path / "s.zarr" / "crc32" / "c" / "1").unlink()
+    for times in (1, 2):  # before it draws, and before it puts together
+        looked.clear()
+        monkeypatch.setattr(
+            run, "_there", lambda *of, n=times: looked.append(of) or (there(*of) if looked[n:] else None)
+        )
+        assert command(num=10, **flags)[0] == 0
+        assert files(tmp_path) == before
+
+
 def test_processes_share_a_job(command, hu, tmp_path):
     """The last one completes it; a dead one's part is done by any other."""
     flags = {"num": 60, "output": tmp_path / "s.npy", "processes": 3}
