@@ -135,8 +135,10 @@ class Bucket:
         self._open = contextlib.ExitStack()
         try:
             base = pathlib.Path(tempfile.gettempdir(), f"skullgan_jax-{os.getuid()}")
-            self.local = self._open.enter_context(files.beside(base)) / path.rpartition("/")[2]
-            self.local.mkdir(parents=True)
+            mine = self._open.enter_context(files.beside(base))
+            mine.mkdir(0o700)  # others use this machine, too
+            self.local = mine / path.rpartition("/")[2]
+            self.local.mkdir()
         except OSError as error:
             raise InputError(f"{tempfile.gettempdir()}: cannot be written ({error.strerror}); set TMPDIR") from None
         self._sent: dict[str, tuple[int, int]] = {}
