@@ -22,7 +22,7 @@ import pathlib
 from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError, by_cause
-from skullgan_jax.machine import files, lock
+from skullgan_jax.machine import files, lock, paths
 from skullgan_jax.slices.size import PIXEL_MM
 
 
@@ -60,7 +60,7 @@ def _run(flags) -> None:
         return verify(pathlib.Path(flags.verify), sources)
     if not flags.output:
         raise InputError("--output is missing; see --help")
-    output = pathlib.Path(flags.output)
+    output = paths.of_here("--output", flags.output)
     if not 0 < flags.pixel_mm < 100:
         raise InputError(f"--pixel_mm={flags.pixel_mm}: give the size of a pixel in mm")
     if flags.model and flags.to and not sources:

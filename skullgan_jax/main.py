@@ -30,7 +30,9 @@ from skullgan_jax.command.flags import GOES_ON, at_home, fail, is_utf8, not_utf8
 from skullgan_jax.train import config, fields
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, pictures, the exported model.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run, or gs://BUCKET/NAME: checkpoints, logs, pictures, the exported model."
+)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "This is one of several processes that train one pair.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Trace a few steps into WORKDIR/profile, for TensorBoard or Perfetto.")
 _DRY_RUN = flags.DEFINE_bool(

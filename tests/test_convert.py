@@ -404,6 +404,7 @@ def test_tensors_of_one_memory(monkeypatch, tmp_path):
         ({"output": "m"}, "give --generator and --output, or --model, --to and --output, or --verify; see --help"),
         ({"output": "m", "generator": "no.pth"}, "no.pth: cannot be read (No such file or directory)"),
         ({"output": "m", "generator": "no.safetensors"}, "no.safetensors: cannot be read"),
+        ({"output": "gs://bucket/m", "generator": "no.pth"}, "--output=gs://bucket/m: this is written to folders"),
         ({"output": "m", "model": "nothing", "to": "torch"}, "nothing: no model here (model.json is missing)"),
         ({"output": "m", "model": "nothing", "to": "onnx"}, "argument --to: invalid choice: 'onnx'"),
         ({"output": "m", "generator": "no.pth", "hu_min": 0}, "--hu_min and --hu_max belong together; give both"),

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 
 from skullgan_jax.errors import InputError, by_cause
-from skullgan_jax.machine import paths
+from skullgan_jax.machine import paths, places
 from skullgan_jax.slices.size import SIZE
 
 _WANTED = f"(N, {SIZE}, {SIZE}) in HU"
@@ -22,12 +22,12 @@ _NPY_MAGIC, _ZIP_MAGIC = b"\x93NUMPY", b"PK"
 def open_slices(path) -> np.ndarray:
     """Opens a file of slices.
 
-    A `.npy` is memory-mapped, never read whole. A `.npz` has to be decompressed into memory; its array is the
-    one called `hu`, else `images`, else the only one. No size written in a file is believed before it is
-    checked against the file and the machine, and nothing is ever unpickled.
+    One in a bucket is fetched once, see places.file. A `.npy` is memory-mapped, never read whole. A `.npz` has to be
+    decompressed into memory; its array is the one called `hu`, else `images`, else the only one. No size written in a
+    file is believed before it is checked against the file and the machine, and nothing is ever unpickled.
 
     Args:
-      path: the file. Integers, or floats up to 64 bits, in either byte order and either memory order.
+      path: the file, or its URL. Integers, or floats up to 64 bits, in either byte order and either memory order.
 
     Returns:
       (N, 128, 128) in HU, read-only, in the dtype of the file; (N, 128, 128, 1) is squeezed.
@@ -35,8 +35,8 @@ def open_slices(path) -> np.ndarray:
     Raises:
       InputError: with one line that names the file, what is wrong with it and what to do.
     """
-    if "://" in str(path):
-        raise InputError(f"{path} is not on this machine: copy it to a local disk and give that path")
+    if places.is_remote(path) and (path := places.file(url := path)) is None:
+        raise InputError(f"{url}: no such file: give a .npy or .npz file")
     path = paths.at_home(path)
     try:
         _check_is_file(path)

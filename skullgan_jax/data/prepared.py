@@ -10,11 +10,14 @@ import numpy as np
 from skullgan_jax.data import cache
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError, MachineError, Told, by_cause
+from skullgan_jax.machine.places import is_remote
 from skullgan_jax.machine.tensorflow import import_tensorflow
 
 
 def is_prepared(path) -> bool:
     """Whether `prepare` wrote what is there."""
+    if is_remote(path) and str(path).endswith((".npy", ".npz")):
+        return False
     try:
         return _read_text(path, "summary.json") is not None
     except InputError:
@@ -41,10 +44,8 @@ def open_split(path, split: str) -> tuple[np.ndarray, float]:
     pixel_mm, npy, splits = _summary(path, text)
     if split not in splits:
         raise InputError(f"{path} has no segments in {split}, only in {' and '.join(sorted(splits))}: add scans to it")
-    if npy and "://" not in str(path):
-        return open_slices(Path(path, f"{split}.npy")), pixel_mm
     if npy:
-        raise InputError(f"{path} holds plain arrays: copy it to a local disk, or prepare it without --format=npy")
+        return open_slices(f"{path}/{split}.npy"), pixel_mm
     builder = _builder(path)
     name = f"{split}_{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
     folders = [cache.HOME] if "://" in str(path) else [Path(path, cache.NAME), cache.HOME]

@@ -27,7 +27,7 @@ import pathlib
 from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError, by_cause
-from skullgan_jax.machine import files, lock
+from skullgan_jax.machine import files, lock, paths
 from skullgan_jax.machine.extras import need
 from skullgan_jax.slices.size import PIXEL_MM
 
@@ -107,7 +107,7 @@ def _run(flags) -> None:
         raise InputError(f"--seed={flags.seed}: give one from 0 to 2147483647")
     if flags.pixel_mm is not None and not 0 < flags.pixel_mm < 100:
         raise InputError(f"--pixel_mm={flags.pixel_mm}: give the edge of a pixel in mm")
-    output = pathlib.Path(flags.output)
+    output = paths.of_here("--output", flags.output)
     if output.exists() and not output.is_dir():
         raise InputError(f"--output={output}: is a file; give a folder")
 
@@ -207,7 +207,7 @@ def _score(flags) -> None:
     result = score.score(flags.turing_results, key)
     print(score.report(result))
     if flags.output:
-        output = pathlib.Path(flags.output)
+        output = paths.of_here("--output", flags.output)
         with _writing(output):
             files.write_json(output / "turing.json", result)
         say(f"wrote {output / 'turing.json'}")

@@ -135,25 +135,36 @@ def _locked(path: pathlib.Path, *, wait: bool = False):
 
 def write_holder(file, **more) -> None:
     """Say in a locked file who has it."""
-    about = {
+    file.seek(0)
+    file.truncate()
+    file.write(json.dumps(this_process() | more) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def this_process() -> dict:
+    """What a lock says of who has it."""
+    return {
         "host": socket.gethostname(),
         "process": os.getpid(),
         "job": os.environ.get("SLURM_JOB_ID", ""),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        **more,
     }
-    file.seek(0)
-    file.truncate()
-    file.write(json.dumps(about) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def holder(path: pathlib.Path) -> str:
     """Who has a locked file, in words."""
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        return named(path.read_text(encoding="utf-8"))
+    except OSError:
+        return "another job"
+
+
+def named(said: str | bytes) -> str:
+    """Who has it by what a lock says, in words."""
+    try:
+        about = json.loads(said)
         job = f", Slurm job {about['job']}" if about["job"] else ""
         return f"process {int(about['process'])} on {about['host']}{job} since {about['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return "another job"

@@ -16,3 +16,12 @@ def at_home(path) -> pathlib.Path:
     except RuntimeError:
         name = pathlib.Path(path).parts[0]
         raise InputError(f"{path}: nobody knows where {name} is; write the folder out") from None
+
+
+def of_here(flag: str, value) -> pathlib.Path:
+    """What a flag names, on this machine. Raises InputError: it is a URL."""
+    if "://" in str(value):
+        raise InputError(
+            f"{flag}={value}: this is written to folders of this machine alone; give one, and copy it there"
+        )
+    return pathlib.Path(value)

@@ -4,7 +4,8 @@ Two are kept in <workdir>/checkpoints: the latest, from which the run resumes ex
 with the lowest KID of those whose coverage is at least 0.9 of the run's highest so far; where one of them was judged by
 SWD alone, as those of before were, it is the one with the lowest SWD. A new one is complete under its final name before
 an old one goes, so a full disk or a kill costs at most the one being written. With each array its CRC-32 is kept, and
-compared when it is read.
+compared when it is read. For a workdir in a bucket the first process writes all of each array, and sends it when it is
+written (see machine/places.py).
 """
 
 import contextlib
@@ -25,7 +26,7 @@ import jax
 import numpy as np
 
 from skullgan_jax.errors import InputError, MachineError, Told, by_cause
-from skullgan_jax.machine import files
+from skullgan_jax.machine import files, places
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp  # a quarter of a second, which a model directory does without
@@ -45,25 +46,23 @@ class Checkpoints:
     """The checkpoints of one workdir; a step is how many steps were done when it was saved.
 
     Args:
-      workdir: of the run.
+      workdir: of the run: a path, a URL, or the place where it lies.
       create: to write, too, by all processes of a job together; else it only reads, each process for itself.
       known: what `listed` gave the first of several processes: one directory may look different to each of them.
     """
 
     def __init__(
         self,
-        workdir: str | os.PathLike,
+        workdir: str | os.PathLike | places.Place,
         *,
         create: bool = True,
         known: Mapping[int, Mapping[str, float]] | None = None,
     ):
-        self.folder = _folder(workdir)
+        self.place = places.at(workdir)
+        self.folder = _folder(self.place)
         if create and jax.process_index() == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for entry in self.folder.iterdir():
-                if _LEFT.fullmatch(entry.name):
-                    files.remove(entry)
-        self._known = dict(listed(workdir) if known is None else known)
+            self.place.clean("checkpoints", _LEFT)
+        self._known = dict(listed(self.place) if known is None else known)
         self._create, self._writer, self._saving = create, None, {}
 
     @property
@@ -116,15 +115,18 @@ class Checkpoints:
             numbers = dict(judged or {})
             if best := max(self._best_coverage(), numbers.get("coverage", 0.0)):
                 numbers["best_coverage"] = best
-            if self._writer is None:
-                self._writer = _writer(self.folder)
-            self._writer.save(
-                self.folder / str(step),
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    meta=ocp.args.JsonSave(_signed(meta | {"judged": numbers}, _sums(state))),
-                ),
-            )
+            together = self.place.mounted  # each process writes what it has
+            if not together:
+                state = jax.device_get(whole(state))  # Orbax would ask the others for their part of a jax.Array
+            signed = _signed(meta | {"judged": numbers}, _sums(state))
+            if together or jax.process_index() == 0:
+                if self._writer is None:
+                    self._writer = _writer(self.folder, together)
+                self._writer.save(
+                    self.folder / str(step),
+                    args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(signed)),
+                )
+                self.place.put(_name(step), self._written)
         except Exception as e:
             raise self._failed(e) from e
         self._saving = {step: numbers}
@@ -139,8 +141,8 @@ class Checkpoints:
     def _settle(self) -> None:
         """Have what was being saved under its final name, and then of the others only the best."""
         if self._writer is not None:
-            self._writer.wait_until_finished()
-            self._writer.check_for_errors()
+            self._written()
+            self.place.wait()
         if not self._saving:
             return
         self._known |= self._saving
@@ -150,11 +152,15 @@ class Checkpoints:
         for step in set(self._known) - {self.latest, self.best}:
             del self._known[step]
             if jax.process_index() == 0:
-                # Renamed first: who reads it finds it whole or not at all.
-                gone = self.folder / f"{step}.removed"
-                with contextlib.suppress(FileNotFoundError):  # somebody was quicker
-                    (self.folder / str(step)).rename(gone)
-                files.remove(gone)
+                self.place.remove(_name(step))
+
+    def _written(self) -> None:
+        self._writer.wait_until_finished()
+        self._writer.check_for_errors()
+
+    def there(self, step: int) -> bool:
+        """Whether a checkpoint is there by now, or still."""
+        return self.place.exists(_name(step))
 
     def _failed(self, error) -> Told:
         self._saving = {}
@@ -168,15 +174,16 @@ class Checkpoints:
 
     def meta(self, step: int) -> dict:
         """What was saved with the state. Raises Damaged."""
-        return _read(self.folder / str(step))[0]
+        return _read(self.place, step)[0]
 
     def write_meta(self, step: int, meta: dict) -> None:
         """Put another in its place, where this writes. Raises OSError, Damaged."""
         if not self._create or jax.process_index() != 0:
             return
-        folder = self.folder / str(step)
-        _, sums, judged = _read(folder)
-        files.write_text(_meta_of(folder), json.dumps(_signed(meta | {"judged": judged}, sums)))
+        _, sums, judged = _read(self.place, step)
+        written = _meta_of(self.folder / str(step))
+        files.write_text(written, json.dumps(_signed(meta | {"judged": judged}, sums)))
+        self.place.update(_name(step), written.relative_to(self.folder / str(step)).as_posix())
 
     def restore(self, step: int, like):
         """The state saved at a step, as arrays with the shapes, dtypes and shardings of `like`. Raises Damaged."""
@@ -186,8 +193,8 @@ class Checkpoints:
         """Some fields of the state, by name, e.g. the weights without Adam's moments. Raises Damaged."""
         import orbax.checkpoint as ocp
 
-        folder = self.folder / str(step)
-        _, sums, _ = _read(folder)
+        _, sums, _ = _read(self.place, step)
+        folder = self.place.fetch(_name(step)).absolute()
         arguments = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), like)
         wanted = ocp.args.PyTreeRestore(item=like, restore_args=arguments, partial_restore=partial)
         alone = _alone()
@@ -213,11 +220,9 @@ class Checkpoints:
         del self._known[step]
         if not self._create:
             return None
-        aside = self.folder / f"{step}.damaged"
         if jax.process_index() == 0:
-            files.remove(aside)
-            (self.folder / str(step)).rename(aside)
-        return aside
+            self.place.rename(_name(step), f"{_name(step)}.damaged")
+        return self.folder / f"{step}.damaged"
 
     def close(self) -> None:
         if self._writer is not None:
@@ -225,31 +230,34 @@ class Checkpoints:
             self._writer.close()
 
 
-def listed(workdir: str | os.PathLike) -> dict[int, dict[str, float]]:
+def listed(workdir: str | os.PathLike | places.Place) -> dict[int, dict[str, float]]:
     """Step -> what it was judged by, of the checkpoints that are there; nothing where that cannot be read."""
     found = {}
-    folder = _folder(workdir)
-    for name in os.listdir(folder) if folder.is_dir() else ():
-        if name.isdigit():
-            try:
-                found[int(name)] = _read(folder / name)[2]
-            except Damaged:
-                found[int(name)] = {}
+    with places.opened(workdir) as place:
+        for name in place.folders("checkpoints"):
+            if name.isdigit():
+                try:
+                    found[int(name)] = _read(place, int(name))[2]
+                except Damaged:
+                    found[int(name)] = {}
     return found
 
 
-def exists(workdir: str | os.PathLike) -> bool:
+def exists(workdir: str | os.PathLike | places.Place) -> bool:
     """Whether a workdir holds a checkpoint."""
-    folder = _folder(workdir)
-    return folder.is_dir() and any(name.isdigit() for name in os.listdir(folder))
+    with places.opened(workdir) as place:
+        return any(name.isdigit() for name in place.folders("checkpoints"))
 
 
-def is_one(path: pathlib.Path) -> bool:
-    """Whether a path is that of a checkpoint, e.g. runs/skull/checkpoints/1000."""
-    return path.name.isdigit() and path.parent.name == "checkpoints" and path.is_dir()
+def split(path: str | os.PathLike | places.Place) -> tuple[str, int] | None:
+    """The workdir and the step of the path or URL of a checkpoint, e.g. runs/skull/checkpoints/1000."""
+    found = re.fullmatch(r"(.*?)(?:^|(?<=/))checkpoints/+(\d+)/*", str(path))
+    return (found[1] or ".", int(found[2])) if found else None
 
 
-def read(workdir: str | os.PathLike, read: Callable[[Checkpoints, int], T], step: int | None = None) -> T:
+def read(
+    workdir: str | os.PathLike | places.Place, read: Callable[[Checkpoints, int], T], step: int | None = None
+) -> T:
     """What `read(checkpoints, step)` makes of a checkpoint: of a given step, else of the best.
 
     Raises:
@@ -266,7 +274,7 @@ def read(workdir: str | os.PathLike, read: Callable[[Checkpoints, int], T], step
             assert at is not None  # as there is a checkpoint
             return read(checkpoints, at)
         except Damaged as error:
-            if step is None and not (checkpoints.folder / str(at)).exists():
+            if step is None and at is not None and not checkpoints.there(at):
                 continue  # who trains here has a newer or a better one: look again
             others = [f"{checkpoints.folder / str(other)}" for other in checkpoints.steps if other != at]
             offered = f"give {' or '.join(others)} in its place" if others else "there is no other checkpoint"
@@ -275,19 +283,24 @@ def read(workdir: str | os.PathLike, read: Callable[[Checkpoints, int], T], step
             raise InputError(f"{_meta_of(checkpoints.folder / str(at))}: not of a run ({error!r})") from None
 
 
-def _folder(workdir: str | os.PathLike) -> pathlib.Path:
-    return pathlib.Path(workdir).absolute() / "checkpoints"
+def _folder(place: places.Place) -> pathlib.Path:
+    return place.local.absolute() / "checkpoints"
+
+
+def _name(step: int) -> str:
+    return f"checkpoints/{step}"
 
 
 def _meta_of(folder: pathlib.Path) -> pathlib.Path:
     return folder / "meta" / "metadata"
 
 
-def _read(folder: pathlib.Path) -> tuple[dict, dict[str, int] | None, dict[str, float]]:
+def _read(place: places.Place, step: int) -> tuple[dict, dict[str, int] | None, dict[str, float]]:
     """(meta, checksums of the arrays, what it was judged by) of a checkpoint. Raises Damaged.
 
     Those of before had no checksums, and were judged by swd alone.
     """
+    folder = place.fetch(_name(step), "met*").absolute()
     path = _meta_of(folder)
     meta = _json(path)
     if "checksums" not in meta:
@@ -355,7 +368,8 @@ def placing(sharding: jax.sharding.Sharding) -> Callable:
     return jax.jit(lambda x: x, out_shardings=sharding)
 
 
-def _writer(folder: pathlib.Path) -> "ocp.AsyncCheckpointer":
+def _writer(folder: pathlib.Path, together: bool) -> "ocp.AsyncCheckpointer":
+    """Of all processes of a job, or of this one for itself."""
     import orbax.checkpoint as ocp
 
     def flush():  # before the new one gets its final name; Orbax calls it in one process
@@ -363,7 +377,11 @@ def _writer(folder: pathlib.Path) -> "ocp.AsyncCheckpointer":
             files.flush(entry)
 
     options = ocp.options.AsyncOptions(post_finalization_callback=flush)
-    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler("state", "meta"), async_options=options)
+    processes = ocp.options.MultiprocessingOptions() if together else _alone()
+    handler = ocp.CompositeCheckpointHandler(
+        "state", "meta", composite_options=ocp.CompositeOptions(multiprocessing_options=processes)
+    )
+    return ocp.AsyncCheckpointer(handler, async_options=options, multiprocessing_options=processes)
 
 
 def _alone() -> "ocp.options.MultiprocessingOptions":

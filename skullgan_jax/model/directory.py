@@ -24,7 +24,7 @@ from skullgan_jax.nets.networks import Weights
 FORMAT = 1
 STANDING = "standing.safetensors"
 _ABOUT = "model.json"
-_FILES = (_ABOUT, "generator.safetensors", "discriminator.safetensors", STANDING)
+FILES = (_ABOUT, "generator.safetensors", "discriminator.safetensors", STANDING)
 
 
 def write(
@@ -47,7 +47,7 @@ def write(
     """
     _refuse_others(pathlib.Path(folder))
     files.clean(pathlib.Path(folder, STANDING))
-    with files.whole(folder, ours=_FILES) as partial:
+    with files.whole(folder, ours=FILES) as partial:
         partial.mkdir()
         for name, (params, stats) in networks.items():
             _write(partial / f"{name}.safetensors", {"params": params, "stats": stats})
@@ -138,7 +138,7 @@ def read(folder: pathlib.Path) -> tuple[dict, dict[str, dict[str, Weights]], Wei
 def verify(folder: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
     """Each file of weights and what there is to say of it, once `read` has nothing against them."""
     about = _about(folder)
-    said = [(folder / name, f"ok, sha256 {hashed}") for name, hashed in about["files"].items() if name in _FILES]
+    said = [(folder / name, f"ok, sha256 {hashed}") for name, hashed in about["files"].items() if name in FILES]
     if (folder / STANDING).exists():
         _, known = _read(folder / STANDING)
         if known.get("generator") != about["files"]["generator.safetensors"]:

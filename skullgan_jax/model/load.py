@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import programs
+from skullgan_jax.machine import places, programs
 from skullgan_jax.model import checkpoint, directory, pytorch_pair
 from skullgan_jax.model.trained import Model
 from skullgan_jax.nets.pair import Pair
@@ -23,49 +23,64 @@ STARTER = "starter"
 _STARTER = pathlib.Path(__file__).with_name(STARTER)
 
 
-def place(path: str | os.PathLike) -> pathlib.Path:
+def place(path: str | os.PathLike) -> str | os.PathLike:
     """Where a model is that a user names: `starter` is the one of this package, unless there is one of that name."""
-    named = pathlib.Path(path)
-    return _STARTER if str(path) == STARTER and not named.exists() else named
+    return _STARTER if str(path) == STARTER and not pathlib.Path(path).exists() else path
 
 
 @programs.kept()
 def load(path: str | os.PathLike) -> Model:
     """Read a model directory, a training workdir (its best checkpoint, else its last) or a generator's .pth.
 
-    Of a workdir another checkpoint can be named, e.g. runs/skull/checkpoints/1000. "starter" is a small generator that
-    comes with the package, to begin with; what it is, says the model card in its folder, `load("starter").folder`.
+    Of a workdir another checkpoint can be named, e.g. runs/skull/checkpoints/1000. All of them may lie in a bucket,
+    e.g. gs://bucket/runs/skull. "starter" is a small generator that comes with the package, to begin with; what it is,
+    says the model card in its folder, `load("starter").folder`.
 
     Raises:
       InputError: there is no model, or its files do not fit together.
+      MachineError: the bucket or the network failed.
     """
-    folder = place(path)
-    if checkpoint.is_one(folder) or checkpoint.exists(folder):
-        named = checkpoint.is_one(folder)
-        model = _from_workdir(folder.parent.parent, int(folder.name)) if named else _from_workdir(folder)
-        _check(model, path)
-        return model
-    if folder.is_file():
+    try:
+        return read(place(path))
+    except OSError as e:
+        raise InputError(f"{e.filename or path}: cannot be read ({e.strerror or e}); see to its rights") from None
+
+
+def is_there(path: str | os.PathLike) -> bool:
+    """Whether something that may be a model is there. Raises InputError, MachineError."""
+    with places.opened(place(path)) as there:
+        return there.holds_any() or places.file(path) is not None
+
+
+def read(path: str | os.PathLike | places.Place) -> Model:
+    """The same, of an opened place, too. Raises InputError, MachineError, OSError."""
+    if named := checkpoint.split(path):
+        with places.opened(named[0]) as there:
+            if there.exists(f"checkpoints/{named[1]}"):
+                return _checked(_from_workdir(there, named[1]), path)
+    with places.opened(path) as there:
+        if checkpoint.exists(there):
+            return _checked(_from_workdir(there), path)
+    if file := places.file(path):
         try:
-            return pytorch_pair.read(generator=folder)
+            return pytorch_pair.read(generator=file)
         except InputError as error:
             how = f"say it in: skullgan convert --generator={path} --output=DIR --hu_scale=signed (or unit)"
             raise InputError(str(error).replace(pytorch_pair.ADVICE, how)) from None
-    try:
-        model = _from_directory(folder)
-    except FileNotFoundError as e:
-        raise InputError(
-            f"{path}: no model here ({pathlib.Path(e.filename).name} is missing); "
-            "give a model directory, a training workdir or a .pth, or the word starter"
-        ) from None
-    except OSError as e:
-        raise InputError(f"{e.filename or path}: cannot be read ({e.strerror or e}); see to its rights") from None
-    _check(model, path)
-    return model
+    with places.opened(path) as there:
+        try:
+            return _checked(_from_directory(there), path)
+        except FileNotFoundError as e:
+            raise InputError(
+                f"{path}: no model here ({pathlib.Path(e.filename).name} is missing); "
+                "give a model directory, a training workdir or a .pth, or the word starter"
+            ) from None
 
 
-def _from_directory(folder: pathlib.Path) -> Model:
+def _from_directory(place: places.Place) -> Model:
     """Raises InputError, OSError."""
+    folder = place.local
+    place.bring(*directory.FILES)
     try:
         about, networks, standing = directory.read(folder)
         sizes: dict[str, Any] = {k: int(about[k]) for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None}
@@ -93,7 +108,7 @@ def _from_directory(folder: pathlib.Path) -> Model:
             provenance=provenance,
             batches_tracked=tracked,
             standing=standing,
-            folder=folder,
+            folder=_kept_in(place),
         )
     except InputError as error:
         named = str(error).startswith(str(folder))
@@ -103,7 +118,12 @@ def _from_directory(folder: pathlib.Path) -> Model:
         raise InputError(f"{folder / 'model.json'}: is damaged ({what}); copy or export the model again") from None
 
 
-def _check(model: Model, path: str | os.PathLike) -> None:
+def _kept_in(place: places.Place) -> pathlib.Path | None:
+    """Where what is computed of a model is kept: nowhere, of one in a bucket."""
+    return place.local if place.mounted else None
+
+
+def _checked(model: Model, path: str | os.PathLike | places.Place) -> Model:
     """Refuse weights of other shapes, and numbers that nothing but 0 HU would come of."""
     g_params, g_stats, *d = model.pair.shapes()
     alone = model.d_params is None
@@ -121,6 +141,7 @@ def _check(model: Model, path: str | os.PathLike) -> None:
         raise InputError(
             f"{path}: holds NaN, infinite weights or negative variances in {', '.join(wrong)}; take an earlier one"
         )
+    return model
 
 
 _PATHS = ("path", "pretrained", "checkpoint")  # fields of a config
@@ -138,11 +159,12 @@ def _without_paths(value: Any, name: str = "") -> Any:
     return value
 
 
-def _from_workdir(folder: pathlib.Path, step: int | None = None) -> Model:
-    return checkpoint.read(folder, functools.partial(_from_checkpoint, folder), step)
+def _from_workdir(place: places.Place, step: int | None = None) -> Model:
+    return checkpoint.read(place, functools.partial(_from_checkpoint, place), step)
 
 
-def _from_checkpoint(folder: pathlib.Path, checkpoints: checkpoint.Checkpoints, step: int) -> Model:
+def _from_checkpoint(workdir: places.Place, checkpoints: checkpoint.Checkpoints, step: int) -> Model:
+    folder = workdir.local
     meta = checkpoints.meta(step)
     pair = Pair(**meta["pair"])
     names = ("g_params", "g_stats", "d_params", "d_stats")
@@ -166,8 +188,9 @@ def _from_checkpoint(folder: pathlib.Path, checkpoints: checkpoint.Checkpoints, 
             "data": meta["data"],
             **({"changes": _without_paths(meta["changes"])} if "changes" in meta else {}),
         },
-        folder=folder,
+        folder=_kept_in(workdir),
     )
+    workdir.bring(directory.STANDING, f"model/{directory.STANDING}")
     for place in (folder, folder / "model"):  # where sampling keeps them, and what the end of the run exported
         if model.standing is None and (place / directory.STANDING).exists():
             with contextlib.suppress(OSError, InputError):  # damaged: to be computed again

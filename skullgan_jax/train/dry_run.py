@@ -8,6 +8,7 @@ import time
 import jax
 
 from skullgan_jax.command.progress import duration
+from skullgan_jax.machine import places
 from skullgan_jax.machine.programs import kept
 from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed
@@ -29,9 +30,10 @@ def dry_run(config, workdir: str) -> None:
     plan = distributed.agree(lambda: setup.prepare(config), same=setup.identity)
     distributed.agree(lambda: resume.check(plan, workdir))
     at = program.places(plan)
-    known = resume.known(workdir)
-    with contextlib.closing(checkpoint.Checkpoints(workdir, create=False, known=known)) as checkpoints:
-        now, start = resume.initial_state(plan, checkpoints, workdir, at.like)
+    with places.opened(workdir) as place:
+        known = resume.known(place)
+        with contextlib.closing(checkpoint.Checkpoints(place, create=False, known=known)) as checkpoints:
+            now, start = resume.initial_state(plan, checkpoints, place, at.like)
     compiled = program.compiled(plan, at)
     each = _seconds(plan, at, compiled.step, now)
     if not distributed.is_first():

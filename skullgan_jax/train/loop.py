@@ -1,13 +1,12 @@
 """The training loop. It knows nothing of losses; the step knows nothing of it."""
 
 import contextlib
-import pathlib
 
 import jax
 
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError, by_cause
-from skullgan_jax.machine import files, memory
+from skullgan_jax.machine import files, memory, places
 from skullgan_jax.machine.programs import kept
 from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed, lock
@@ -21,7 +20,7 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
 
     Args:
       config: see configs/skull.py.
-      workdir: folder of the run, the same for all processes.
+      workdir: folder of the run, or a URL such as gs://bucket/runs/skull; the same for all processes.
       profile: trace a few steps into workdir/profile, for TensorBoard and Perfetto.
       stop: has `is_set()`, e.g. a threading.Event: save and return when it is set.
 
@@ -29,23 +28,26 @@ def train(config, workdir: str, *, profile: bool = False, stop=None) -> None:
       InputError: one line on what the user can change.
       MachineError: one line on what failed, e.g. for lack of space; the same again goes on.
     """
-    workdir = pathlib.Path(workdir)
     plan = distributed.agree(lambda: setup.prepare(config), same=setup.identity)
     distributed.agree(lambda: resume.check(plan, workdir))
-    with _owned(workdir), kept(), checkpoint.quiet_libraries():
-        checkpoints = checkpoint.Checkpoints(workdir, known=resume.known(workdir))
+    with places.opened(workdir) as place, _owned(place), kept(), checkpoint.quiet_libraries():
+        checkpoints = checkpoint.Checkpoints(place, known=resume.known(place))
         try:
-            ended = _train(_Run(plan, workdir, checkpoints, profile), distributed.Stop(stop))
+            if distributed.is_first():
+                place.bring("metrics.jsonl", "samples/")
+            ended = _train(_Run(plan, place, checkpoints, profile), distributed.Stop(stop))
             checkpoints.close()
             if ended and distributed.is_first():
-                finish.finish(config, workdir, checkpoints.best, checkpoints.judged(checkpoints.best))
+                finish.finish(config, place, checkpoints.best, checkpoints.judged(checkpoints.best))
+            if distributed.is_first():
+                place.sync()
         except monitor.NotFiniteError as error:
             raise InputError(
-                f"{workdir}: not finite at {error}; {_kept(checkpoints)}; lower --config.recipe.lr or look at the data"
+                f"{place}: not finite at {error}; {_kept(checkpoints)}; lower --config.recipe.lr or look at the data"
             ) from None
         except OSError as error:
             line = (
-                f"{workdir}: cannot be written ({error.strerror or error}); {_kept(checkpoints)}; "
+                f"{place}: cannot be written ({error.strerror or error}); {_kept(checkpoints)}; "
                 "free some space and run the same command again"
             )
             raise by_cause(error, line) from error
@@ -77,10 +79,10 @@ def _train(run: "_Run", stop: distributed.Stop) -> bool:
 class _Run:
     """What the parts of the loop work on: the state and its programs, the batches, checkpoints, and what is written."""
 
-    def __init__(self, plan: setup.Plan, workdir: pathlib.Path, checkpoints: checkpoint.Checkpoints, profile: bool):
+    def __init__(self, plan: setup.Plan, place: places.Place, checkpoints: checkpoint.Checkpoints, profile: bool):
         config, data, first = plan.config, plan.data, distributed.is_first()
         self.plan, self.total, self.checkpoints, self.at = plan, plan.total, checkpoints, program.places(plan)
-        self.state, self.start = resume.initial_state(plan, checkpoints, workdir, self.at.like)
+        self.state, self.start = resume.initial_state(plan, checkpoints, place, self.at.like)
         self.grid_of, self.judge_of = judge.grid_and_judge(config, plan.pair, data)
         say(
             f"{len(data.images)} {data.name} images, calibration {data.calibration} -> [-1, 1]; "
@@ -89,21 +91,21 @@ class _Run:
         )
         if self.start < self.total:
             if first:
-                files.write_json(workdir / "config.json", plan.meta["config"])
+                files.write_json(place.local / "config.json", plan.meta["config"])
             compiled = program.compiled(plan, self.at)
             say(f"compiled the step in {compiled.seconds:.0f} s; {compiled.gigabytes}")
             self.step_of = compiled.step
         self.queued, self.settled = [], None
         self.batches = plan.batches(self.start)
         self.watch = (monitor.Monitor if first else monitor.Silent)(
-            workdir,
+            place.local,
             start_step=self.start,
             total_steps=self.total,
             steps_per_epoch=plan.steps_per_epoch,
             batch_size=config.batch_size,
             log_every=config.log_every,
         )
-        self.tracer = trace.Tracer(workdir / "profile", self.start) if profile and first else None
+        self.tracer = trace.Tracer(place.local / "profile", self.start) if profile and first else None
 
     def _due(self, step: int, epochs: int) -> bool:
         """Whether a step ends an epoch that is one of every so many, or the last."""
@@ -142,6 +144,7 @@ class _Run:
             # Rounding may differ from process to process, and with it what each would call the best.
             numbers = distributed.from_first("judged", self.judge_of(*self.model))
             self.watch.judged(step, numbers)
+            self.watch.flush()  # a bucket has it no later than the checkpoint
         memory.release_memory()
         self.checkpoints.save(self.state, self.plan.meta, judged=numbers)
         if jax.default_backend() == "cpu":
@@ -210,12 +213,12 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _owned(workdir: pathlib.Path):
-    """The workdir is this job's, and one folder to all its processes."""
-    own = distributed.agree(lambda: lock.Lock(workdir) if distributed.is_first() else None)
+def _owned(place: places.Place):
+    """The workdir is this job's, and one to all its processes."""
+    own = distributed.agree(lambda: lock.take(place) if distributed.is_first() else None)
     try:
         nonce = distributed.from_first("lock", own and own.nonce)
-        distributed.agree(lambda: lock.check_shared(workdir, nonce))
+        distributed.agree(lambda: lock.check_shared(place, nonce))
         yield
     finally:
         if own:

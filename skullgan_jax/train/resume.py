@@ -11,8 +11,9 @@ import numpy as np
 from skullgan_jax.command.progress import say
 from skullgan_jax.data import fingerprint
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine import places
 from skullgan_jax.model import checkpoint
-from skullgan_jax.model.load import load, place
+from skullgan_jax.model.load import is_there, load
 from skullgan_jax.nets.pair import quick_to_compile
 from skullgan_jax.processes import distributed
 from skullgan_jax.train import ranges, sharding, state
@@ -48,14 +49,14 @@ def check(plan, workdir) -> None:
         steps = checkpoint.listed(where)
         if not steps:
             raise InputError(f"--config.checkpoint={where}: holds no checkpoint; give a training workdir")
-        with contextlib.suppress(checkpoint.Damaged):  # told when it is read
-            check_same(plan, checkpoint.Checkpoints(where, create=False).meta(max(steps)), where)
+        with contextlib.suppress(checkpoint.Damaged), places.opened(where) as place:  # told when it is read
+            check_same(plan, checkpoint.Checkpoints(place, create=False).meta(max(steps)), where)
         if max(steps) >= plan.total:
             raise InputError(
                 f"--config.checkpoint={where}: has done {max(steps)} steps, all of the {plan.total} of this run; give "
                 f"more than --config.epochs={config.epochs}"
             )
-    elif config.pretrained and not place(config.pretrained).exists():
+    elif config.pretrained and not is_there(config.pretrained):
         raise InputError(
             f"--config.pretrained={config.pretrained}: no model here; give a model directory or a training workdir, or "
             "the word starter"
@@ -81,8 +82,9 @@ def initial_state(plan, checkpoints, workdir, like):
         say(f"resuming {workdir} at step {step}")
         return found, step
     if config.checkpoint:
-        given = checkpoint.Checkpoints(config.checkpoint, create=False, known=known(config.checkpoint))
-        found, step = _newest(plan, given, config.checkpoint, like)
+        with places.opened(config.checkpoint) as place:
+            given = checkpoint.Checkpoints(place, create=False, known=known(place))
+            found, step = _newest(plan, given, place, like)
         say(f"continuing from step {step} of {config.checkpoint}")
         return found, step
     if config.pretrained:
@@ -140,8 +142,8 @@ def _for_json(value):
 
 
 def _meta(checkpoints, step: int) -> dict:
-    folder, until = checkpoints.folder / str(step), time.monotonic() + _SEEN_SECONDS
-    while not folder.exists() and not distributed.is_first() and time.monotonic() < until:
+    until = time.monotonic() + _SEEN_SECONDS
+    while not checkpoints.there(step) and not distributed.is_first() and time.monotonic() < until:
         time.sleep(1)
     return checkpoints.meta(step)
 

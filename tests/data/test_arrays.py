@@ -85,7 +85,9 @@ def test_missing_file(tmp_path):
     np.save(tmp_path / "slice.npy", HU)
     assert problem(path) == "FILE: no such file: did you mean slice.npy?"
     assert problem(tmp_path / "no" / "x.npy").endswith(f"nor is there a folder {tmp_path}/no: check the path")
-    assert problem("gs://bucket/x.npy") == "FILE is not on this machine: copy it to a local disk and give that path"
+    assert problem("ftp://bucket/x.npy") == (
+        "FILE: is no place that is known; give a folder or file, or gs://BUCKET/NAME, s3://BUCKET/NAME"
+    )
 
 
 def test_not_a_file(tmp_path):

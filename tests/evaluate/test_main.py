@@ -111,6 +111,7 @@ def test_a_turing_page(sets, tmp_path, capfd):
         (["--real=REAL", "--fake=REAL", "--output=OUT", "--num=1"], "give a number of 2 or more"),
         (["--real=REAL", "--fake=REAL", "--output=OUT", "--seed=2147483648"], "--seed=2147483648: give one from 0 to"),
         (["--real=REAL", "--fake=REAL", "--output=REAL"], "is a file; give a folder"),
+        (["--real=REAL", "--fake=REAL", "--output=gs://bucket/x"], "this is written to folders of this machine alone"),
         (["--real=REAL", "--fake=FINE", "--output=OUT"], "real.npy has 0.46875 mm pixels (assumed; state it with"),
         (["--real=REAL", "--fake=REAL", "--output=OUT", "--fid"], "--fid: 200 reals and 200 fakes; below 2048"),
         (["--turing_results", "a.json"], "--turing_results needs --turing_key"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import resource
 import shutil
 
@@ -12,8 +13,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from skullgan_jax.errors import InputError, MachineError
-from skullgan_jax.machine import files
+from skullgan_jax.machine import files, places
 from skullgan_jax.model import checkpoint
+from tests import bucket
 
 
 @jax.tree_util.register_dataclass
@@ -366,6 +368,36 @@ def test_what_is_read_while_it_is_replaced(saved, tmp_path):
     assert (tries, meta) == ([1, 3], {})
     assert_equal(state, make(3))
     assert steps(workdir) == [3]
+
+
+def test_the_same_in_a_bucket(monkeypatch):
+    """And nothing of what went is left there."""
+    tries, url = [], "gs://somebody/run"
+    with bucket.serving() as (address, objects):
+        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+        with places.opened(url) as place, places.opened(url) as there:
+            writer = checkpoint.Checkpoints(place)
+            for step in (1, 2):
+                writer.save(make(step), {}, judged={"swd": float(step)})
+            writer.wait()
+
+            def read(checkpoints, step):
+                tries.append(step)
+                if len(tries) == 1:
+                    writer.save(make(3), {}, judged={"swd": 0.5})
+                    writer.wait()
+                return checkpoints.meta(step), checkpoints.restore(step, like(make(step)))
+
+            meta, state = checkpoint.read(there, read)
+            writer.write_meta(3, {"n": 8})
+            writer.close()
+            assert (tries, meta) == ([1, 3], {})
+            assert_equal(state, make(3))
+        assert {re.match(r"run/checkpoints/(\d+)[./]", name)[1] for name in objects} == {"3"}
+        with places.opened(url) as there:
+            reader = checkpoint.Checkpoints(there, create=False)
+            assert (reader.steps, reader.meta(3)) == ([3], {"n": 8})
+            assert_equal(reader.restore(3, like(make(3))), make(3))
 
 
 def test_a_damaged_one_is_told_with_the_others(saved, tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from skullgan_jax.errors import InputError, MachineError
+from skullgan_jax.machine import places
 from skullgan_jax.model import checkpoint
 from skullgan_jax.processes import distributed, lock, watch
 from tests.support import QUICK, ended
@@ -187,14 +188,14 @@ def test_unreachable_coordinator(start, tmp_path):
 
 def test_one_job_in_a_workdir(tmp_path):
     first = lock.Lock(tmp_path)
-    lock.check_shared(tmp_path, first.nonce)
+    lock.check_shared(places.at(tmp_path), first.nonce)
     with pytest.raises(InputError) as caught:
         lock.Lock(tmp_path)
     assert f"in use by process {os.getpid()} on {socket.gethostname()}" in str(caught.value)
     first.release()
     second = lock.Lock(tmp_path)
     with pytest.raises(InputError, match="is not the folder that process 0 sees"):
-        lock.check_shared(tmp_path, first.nonce)
+        lock.check_shared(places.at(tmp_path), first.nonce)
     assert json.loads((tmp_path / "lock.json").read_text())["nonce"] == second.nonce
     second.release()
 
