@@ -304,7 +304,9 @@ class Bucket:
         return [key.decode() for key in self._asked(f"{prefix}: listed", self._kv.list, wanted)]
 
     def _download(self, key: str, target: pathlib.Path) -> None:
-        """Have an object as a file, whole, if it is there."""
+        """Have an object as a file, whole, if it is there; its name may be anybody's."""
+        if ".." in target.parts or not target.is_relative_to(self.local):
+            raise InputError(f"{self._url}/{key}: leads out of its folder; remove it")
         value, _ = self.read(key)
         if value is not None:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """A bucket as a place: what is there is whole, for whoever looks, and one that fails is told in a line."""
 
+import json
 import re
 
 import numpy as np
@@ -156,3 +157,14 @@ def test_slices_in_a_bucket_are_fetched_once(tmp_path):
 def test_urls_that_are_none(url):
     with pytest.raises(InputError):
         places.at(url)
+
+
+@pytest.mark.parametrize("name", ["../../../out", "/tmp/out"])
+def test_a_list_of_files_leads_nowhere_else(name, served):
+    """What lies in a bucket may be anybody's."""
+    with places.Bucket(URL) as place:
+        put(place, "old")
+        place.write("c/1.json", json.dumps({"folder": "c", "files": [name]}).encode())
+        place.write(f"c/{name}", b"bad")
+        with places.Bucket(URL) as reader, pytest.raises(InputError, match="leads out of its folder"):
+            reader.fetch("c/1")
