@@ -113,7 +113,7 @@ def table(flags) -> None:
         kid = found["fidelity"]["fake"]["kid"], judged[-1]["kid"] / min(r["kid"] for r in judged)
         print(
             f"| {workdir.name} | {judged[-1]['step']} | {kid[0]:.2f}, last {kid[1]:.2f} x | "
-            f"{tests['recall']:.0%} / {tests['coverage']:.0%} | {tests['spectrum']:.1f} dB | "
+            f"{1 - tests['recall']:.0%} / {1 - tests['coverage']:.0%} | {tests['spectrum']:.1f} dB | "
             f"{found['two_sample']['fake']['value']:.0%} / {found['classifier']['fake']['value']:.0%} | "
             f"{sum(looks)} of {len(looks)} |"
         )
