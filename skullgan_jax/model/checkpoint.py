@@ -357,7 +357,9 @@ def whole(tree):
     def of(array):
         if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
             return array
-        return np.asarray(placing(jax.sharding.NamedSharding(array.sharding.mesh, jax.sharding.PartitionSpec()))(array))
+        everywhere = jax.sharding.NamedSharding(array.sharding.mesh, jax.sharding.PartitionSpec())
+        # On all devices, not on the one that is read: collectives of two programs at once may wait for each other.
+        return np.asarray(jax.block_until_ready(placing(everywhere)(array)))
 
     return jax.tree.map(of, tree)
 
