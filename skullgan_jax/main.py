@@ -31,7 +31,7 @@ from skullgan_jax.train import config, fields
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, e.g. configs/skull.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run, or gs://BUCKET/NAME: checkpoints, logs, pictures, the exported model."
+    "workdir", None, "Folder of the run, or gs://: checkpoints, logs, pictures, the exported model."
 )
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "This is one of several processes that train one pair.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Trace a few steps into WORKDIR/profile, for TensorBoard or Perfetto.")
