@@ -25,6 +25,7 @@ def losses(text: str) -> list[tuple]:
     return [(r["step"], r.get("loss_d"), r.get("loss_g"), r.get("kid"), r.get("swd")) for r in rows]
 
 
+@pytest.mark.all
 def test_a_run_in_a_bucket_is_that_in_a_folder(tiny, finished, final_state, tmp_path, monkeypatch):
     """Stopped by a bucket that fails while a checkpoint is sent, and gone on with: the same bits and model."""
     monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "initial_delay": "10ms"})
