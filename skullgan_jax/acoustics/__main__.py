@@ -21,6 +21,7 @@ import sys
 from skullgan_jax.command.flags import GOES_ON, Parser, refusing, typed
 from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError, by_cause
+from skullgan_jax.machine.paths import is_remote
 from skullgan_jax.sampling import share
 from skullgan_jax.version import __version__
 
@@ -123,7 +124,7 @@ def _simulate(flags) -> None:
         value = getattr(flags, name)
         if value is not None and (value < least or (most and value > most)):
             raise InputError(f"--{name}={value}: give {least} " + (f"to {most}" if most else "or more"))
-    if form == "tusnet" and "://" in output:
+    if form == "tusnet" and is_remote(output):
         raise InputError(f"--output={output}: a bucket takes a .zarr; write a folder of TUSNet's to a disk")
     if form == "tusnet" and flags.size != 512:
         raise InputError(f"--size={flags.size}: TUSNet's grid is of 512; give that, or an --output that ends in .zarr")
@@ -167,7 +168,7 @@ def _check_beside(output: str, form: str) -> None:
     from skullgan_jax.acoustics.fields import FieldStore
     from skullgan_jax.sampling.names import beside
 
-    if form != "zarr" or "://" in output or FieldStore.attributes(output):
+    if form != "zarr" or is_remote(output) or FieldStore.attributes(output):
         return
     for path in (beside(output, ".csv"), beside(output, ".png")):
         if os.path.lexists(path):
@@ -176,7 +177,7 @@ def _check_beside(output: str, form: str) -> None:
 
 def _tell(output: str, form: str, source, slices) -> None:
     """Beside a store that is complete: its numbers, and a picture of the first field."""
-    if form != "zarr" or "://" in output or not source.store(output).about["complete"]:
+    if form != "zarr" or is_remote(output) or not source.store(output).about["complete"]:
         return
     from skullgan_jax.acoustics import fields, maps, pictures
     from skullgan_jax.machine import extras, files

@@ -17,6 +17,7 @@ from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.ct import cut, find, pieces, publish, report, scans, subjects
 from skullgan_jax.errors import InputError, MachineError, by_cause
 from skullgan_jax.machine import extras, files, lock
+from skullgan_jax.machine.paths import is_remote
 from skullgan_jax.machine.pool import new_processes
 
 _PART = 40  # slices that one process cuts at a time
@@ -44,7 +45,7 @@ def prepare(*, inputs, output: str, format: str, limits, spacing, by_folder, sal
         lines.append(line)
         say(f"left out: {line}")
 
-    with contextlib.nullcontext() if publish.is_remote(output) else lock.only_writer(output):
+    with contextlib.nullcontext() if is_remote(output) else lock.only_writer(output):
         old = publish.summary(output)
         beside = _beside(output)
         salt_file = salt_file or pathlib.Path(f"{beside}.salt")
@@ -335,7 +336,7 @@ def _many(n: int, what: str) -> str:
 
 def _beside(output: str) -> pathlib.Path:
     """What begins the names of what is kept beside the output; of a bucket, in this folder."""
-    return pathlib.Path(output.rsplit("/", 1)[1] if publish.is_remote(output) else output)
+    return pathlib.Path(output.rsplit("/", 1)[1] if is_remote(output) else output)
 
 
 def _salt(path: pathlib.Path) -> bytes:

@@ -13,17 +13,13 @@ from skullgan_jax.ct.pieces import MEASURES, Piece
 from skullgan_jax.ct.window import DEFINITIONS
 from skullgan_jax.errors import InputError, MachineError, by_cause
 from skullgan_jax.machine import files
+from skullgan_jax.machine.paths import is_remote
 from skullgan_jax.slices.size import SIZE
 
 SPLITS = ("train", "held_out")
 CACHE = "skullgan_jax_cache"  # made by readers, of what is here now
 _PER_SHARD = 2000  # segments: 66 MB
 _NUMBERS = (*MEASURES, *DEFINITIONS, "angle")
-
-
-def is_remote(output: str) -> bool:
-    """Whether it is in a bucket."""
-    return "://" in output
 
 
 def summary(output: str) -> dict | None:

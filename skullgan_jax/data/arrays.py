@@ -35,7 +35,7 @@ def open_slices(path) -> np.ndarray:
     Raises:
       InputError: with one line that names the file, what is wrong with it and what to do.
     """
-    if places.is_remote(path) and (path := places.file(url := path)) is None:
+    if paths.is_remote(path) and (path := places.file(url := path)) is None:
         raise InputError(f"{url}: no such file: give a .npy or .npz file")
     path = paths.at_home(path)
     try:

@@ -40,7 +40,7 @@ def open_celeba(data_dir: str = "", num: int = 100_000, cache_dir: str | None = 
     """
     if num < 1:
         raise InputError(f"config.data.num is {num}: give 1 or more")
-    if "://" in data_dir:
+    if paths.is_remote(data_dir):
         raise InputError(f"{data_dir} is not on this machine: copy it to a local disk and give that path")
     root = paths.at_home(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     if prepared.is_prepared(root):

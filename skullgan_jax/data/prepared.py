@@ -10,7 +10,7 @@ import numpy as np
 from skullgan_jax.data import cache
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError, MachineError, Told, by_cause
-from skullgan_jax.machine.places import is_remote
+from skullgan_jax.machine.paths import is_remote
 from skullgan_jax.machine.tensorflow import import_tensorflow
 
 
@@ -48,7 +48,7 @@ def open_split(path, split: str) -> tuple[np.ndarray, float]:
         return open_slices(f"{path}/{split}.npy"), pixel_mm
     builder = _builder(path)
     name = f"{split}_{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
-    folders = [cache.HOME] if "://" in str(path) else [Path(path, cache.NAME), cache.HOME]
+    folders = [cache.HOME] if is_remote(path) else [Path(path, cache.NAME), cache.HOME]
     num = builder.info.splits[split].num_examples
     what = f"{split}: decoded"
     return cache.cached(
@@ -98,7 +98,7 @@ def read(path, split: str) -> tuple[np.ndarray, list[dict]]:
 def _read_text(path, name: str) -> str | None:
     """A file of the data set, or None where there is none."""
     try:
-        if "://" in str(path):
+        if is_remote(path):
             gfile = import_tensorflow().io.gfile
             if not gfile.exists(f"{path}/{name}"):
                 return None

@@ -18,9 +18,14 @@ def at_home(path) -> pathlib.Path:
         raise InputError(f"{path}: nobody knows where {name} is; write the folder out") from None
 
 
+def is_remote(path) -> bool:
+    """Whether it is a URL, of something in a bucket."""
+    return "://" in str(path)
+
+
 def of_here(flag: str, value) -> pathlib.Path:
     """What a flag names, on this machine. Raises InputError: it is a URL."""
-    if "://" in str(value):
+    if is_remote(value):
         raise InputError(
             f"{flag}={value}: this is written to folders of this machine alone; give one, and copy it there"
         )

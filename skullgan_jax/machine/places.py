@@ -128,9 +128,8 @@ class Bucket:
         path = _path(self._url)
         import tensorstore
 
-        context = tensorstore.Context({"gcs_request_retries": _RETRIES, "s3_request_retries": _RETRIES})
         self._range = tensorstore.KvStore.KeyRange
-        self._kv = self._asked("opened", tensorstore.KvStore.open, f"{self._url}/", context=context)
+        self._kv = self._asked("opened", tensorstore.KvStore.open, f"{self._url}/", context=context())
         self.guard: Callable[[], object] = lambda: None
         self._open = contextlib.ExitStack()
         try:
@@ -334,7 +333,14 @@ def at(path: "str | os.PathLike | Place") -> Place:
     """The place of a path or URL, for a `with`. Raises InputError."""
     if isinstance(path, Folder | Bucket):
         return path
-    return Bucket(str(path)) if is_remote(path) else Folder(path)
+    return Bucket(str(path)) if paths.is_remote(path) else Folder(path)
+
+
+def context():
+    """The tensorstore.Context of all that reads and writes buckets."""
+    import tensorstore
+
+    return tensorstore.Context({"gcs_request_retries": _RETRIES, "s3_request_retries": _RETRIES})
 
 
 @contextlib.contextmanager
@@ -345,11 +351,6 @@ def opened(path: "str | os.PathLike | Place") -> Iterator[Place]:
         yield place
 
 
-def is_remote(path) -> bool:
-    """Whether it is a URL."""
-    return "://" in str(path)
-
-
 def file(path: "str | os.PathLike | Place") -> pathlib.Path | None:
     """A path or URL as a file on this machine, or None where it is none.
 
@@ -358,7 +359,7 @@ def file(path: "str | os.PathLike | Place") -> pathlib.Path | None:
     Raises:
       InputError, MachineError: it cannot be read or kept.
     """
-    if not is_remote(path):
+    if not paths.is_remote(path):
         return pathlib.Path(str(path)) if pathlib.Path(str(path)).is_file() else None
     url = str(path).rstrip("/")
     if "/" not in _path(url):  # a bucket

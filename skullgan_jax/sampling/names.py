@@ -3,6 +3,7 @@
 import pathlib
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.machine.paths import is_remote
 
 FORMATS = ("npy", "zarr", "nifti", "dicom", "png")
 _ENDINGS = {".npy": "npy", ".zarr": "zarr", ".nii": "nifti", ".nii.gz": "nifti", ".png": "png"}
@@ -34,7 +35,7 @@ def check(form: str, num: int, output: str) -> None:
     """
     if form == "png" and num > _MOST_ON_A_SHEET:
         raise InputError(f"--num={num}: a sheet holds {_MOST_ON_A_SHEET} at most; give fewer, or another format")
-    if form != "zarr" and "://" in output:
+    if form != "zarr" and is_remote(output):
         raise InputError(f"--output={output}: a bucket takes --format=zarr; write {form} to a disk")
 
 

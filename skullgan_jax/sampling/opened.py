@@ -4,7 +4,7 @@ import pathlib
 
 from skullgan_jax.data import prepared
 from skullgan_jax.errors import InputError
-from skullgan_jax.sampling.rows import is_remote
+from skullgan_jax.machine.paths import is_remote
 from skullgan_jax.sampling.store import Store
 
 

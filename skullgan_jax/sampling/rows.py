@@ -22,11 +22,12 @@ import numpy as np
 import tensorstore as ts
 
 from skullgan_jax.errors import InputError, MachineError, Told, by_cause
+from skullgan_jax.machine import places
+from skullgan_jax.machine.paths import is_remote
 
 _AT_ONCE = 4  # shards that are read and compared at the same time
 _CRC = "crc32"
-# A bucket that refuses should say so within a minute, not after the default of 32 tries.
-_CONTEXT = ts.Context({"gcs_request_retries": {"max_retries": 6}})
+_CONTEXT = places.context()
 
 
 class Damaged(InputError):
@@ -53,11 +54,6 @@ class Column:
     axes: tuple[str, ...] = ()
     together: int | None = None
     about: dict = dataclasses.field(default_factory=dict)
-
-
-def is_remote(path) -> bool:
-    """Whether it is in a bucket."""
-    return "://" in str(path)
 
 
 class Rows(abc.ABC):

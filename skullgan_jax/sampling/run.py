@@ -18,8 +18,9 @@ from skullgan_jax.command.progress import Progress, say
 from skullgan_jax.errors import InputError, MachineError, by_cause
 from skullgan_jax.machine import programs
 from skullgan_jax.machine.lock import in_turn
+from skullgan_jax.machine.paths import is_remote
 from skullgan_jax.sampling.job import Job
-from skullgan_jax.sampling.rows import Damaged, Rows, is_remote
+from skullgan_jax.sampling.rows import Damaged, Rows
 from skullgan_jax.sampling.shards import Drawing, Selecting
 
 _TURNS = 3  # what was there, and at the end is not, is drawn again
