@@ -79,7 +79,7 @@ def data(flags) -> None:
 
 def train(data: pathlib.Path, workdir: pathlib.Path, *flags: str, config: str = "small_data.py:demo") -> None:
     """A run, whose checkpoints are judged by 128 samples."""
-    given = dict(flag.split("=") for flag in (f"data.path={data / 'train.npy'}", "judge_slices=128", *flags))
+    given = dict(flag.split("=", 1) for flag in (f"data.path={data / 'train.npy'}", "judge_slices=128", *flags))
     call("main", config=CONFIGS / config, workdir=workdir, **{f"config.{name}": value for name, value in given.items()})
 
 

@@ -61,13 +61,12 @@ def read(path: str | os.PathLike | places.Place) -> Model:
     with places.opened(path) as there:
         if checkpoint.exists(there):
             return _checked(_from_workdir(there), path)
-    if file := places.file(path):
-        try:
-            return pytorch_pair.read(generator=file)
-        except InputError as error:
-            how = f"say it in: skullgan convert --generator={path} --output=DIR --hu_scale=signed (or unit)"
-            raise InputError(str(error).replace(pytorch_pair.ADVICE, how)) from None
-    with places.opened(path) as there:
+        if file := places.file(path):
+            try:
+                return pytorch_pair.read(generator=file)
+            except InputError as error:
+                how = f"say it in: skullgan convert --generator={path} --output=DIR --hu_scale=signed (or unit)"
+                raise InputError(str(error).replace(pytorch_pair.ADVICE, how)) from None
         try:
             return _checked(_from_directory(there), path)
         except FileNotFoundError as e:

@@ -77,13 +77,15 @@ class Calibration:
           images: (N, ...) HU that the calibration is of; read in chunks, so a memory map of any size will do.
           share: in [0, 1); a few pixels may lie lower, as of air in bone.
         """
-        num, least = 0, np.empty(0, np.float64)
+        num, most, least = 0, int(share * images.size), np.empty(0, images.dtype)
         for start in range(0, len(images), _CHUNK):
             chunk = np.asarray(images[start : start + _CHUNK])
-            bone = chunk[chunk > self.hu_min].astype(np.float64)
+            bone = chunk[chunk > self.hu_min]
             num += len(bone)
-            least = np.sort(np.concatenate([least, bone]))[: int(share * images.size) + 1]
-        return dataclasses.replace(self, hu_floor=least[int(share * num)])
+            least = np.concatenate([least, bone])
+            if len(least) > most + 1:  # of all so far, as many as there can be
+                least = np.partition(least, most)[: most + 1]
+        return dataclasses.replace(self, hu_floor=np.sort(least)[int(share * num)])
 
     def __str__(self) -> str:
         """E.g. "0 to 1797 (0 below 213)"."""

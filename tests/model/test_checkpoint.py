@@ -35,6 +35,12 @@ def make(step, size=1000):
     )
 
 
+def save_now(checkpoints, state, meta):
+    """Save it and wait: what fails may be told by either."""
+    checkpoints.save(state, meta, judged={"swd": 0.5})
+    checkpoints.wait()
+
+
 def like(state):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
 
@@ -158,9 +164,8 @@ def test_a_full_disk_leaves_the_previous_one(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(MachineError) as caught:  # noqa: PT012  (either of the two may tell)
-            checkpoints.save(make(2, size=100_000), {"n": 2}, judged={"swd": 0.5})
-            checkpoints.wait()
+        with pytest.raises(MachineError) as caught:
+            save_now(checkpoints, make(2, size=100_000), {"n": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     line = str(caught.value)
@@ -183,9 +188,8 @@ def test_a_full_disk_at_the_first_one(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(MachineError, match="no checkpoint is there yet") as caught:  # noqa: PT012
-            checkpoints.save(make(2, size=100_000), {}, judged={"swd": 0.5})
-            checkpoints.wait()
+        with pytest.raises(MachineError, match="no checkpoint is there yet") as caught:
+            save_now(checkpoints, make(2, size=100_000), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "None" not in str(caught.value)
