@@ -12,6 +12,8 @@ statements of the same value:
 `benchmarks/layers.py` measures all forms of every layer; the table is in docs/speed.md.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -26,29 +28,45 @@ def _by_platform(cpu, other):
     """Differentiable `f(x, kernel)`: `cpu` on a float32 CPU, else `other`; both give the same values.
 
     The platform is chosen when the computation is lowered, so that a program exported from a CPU for a GPU or TPU gets
-    that platform's form. Both forms are linear in x and in kernel, so the gradient needs nothing but these two.
+    that platform's form. Both forms are linear in x and in kernel, so with the gradients dx(kernel, dy) and
+    dkernel(x, dy) there are three functions of two arguments each, and the gradients of each of the three are the other
+    two. Each is traced once for all that has its shapes, gradients of gradients, too.
     """
 
-    def choose(operands, on_cpu, elsewhere):
-        if operands[0].dtype != jnp.float32:
-            return elsewhere(*operands)
-        return lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
+    def three(form):
+        def dx(shape, kernel, dy):
+            x = jax.ShapeDtypeStruct(shape, dy.dtype)
+            return jax.linear_transpose(lambda x: form(x, kernel), x)(dy)[0]
 
-    def gradient(form):
-        return lambda x, kernel, dy: jax.vjp(form, x, kernel)[1](dy)
+        def dkernel(shape, x, dy):
+            kernel = jax.ShapeDtypeStruct(shape, dy.dtype)
+            return jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(dy)[0]
 
-    @jax.custom_vjp
-    def f(x, kernel):
-        return choose((x, kernel), cpu, other)
+        return lambda _, x, kernel: form(x, kernel), dx, dkernel
 
-    def forward(x, kernel):
-        return f(x, kernel), (x, kernel)
+    def choose(on_cpu, elsewhere):
+        @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+        @functools.partial(jax.jit, static_argnums=0)
+        def chosen(shape, *operands):
+            forms = (functools.partial(form, shape) for form in (on_cpu, elsewhere))
+            if operands[0].dtype != jnp.float32:
+                return elsewhere(shape, *operands)
+            return lax.platform_dependent(*operands, cpu=next(forms), default=next(forms))
 
-    def backward(residuals, dy):
-        return choose((*residuals, dy), gradient(cpu), gradient(other))
+        return chosen
 
-    f.defvjp(forward, backward)
-    return f
+    f, dx, dkernel = (choose(*forms) for forms in zip(three(cpu), three(other), strict=True))
+
+    def gradients(function, by_both):
+        function.defvjp(
+            lambda shape, *operands: (function(shape, *operands), operands),
+            lambda _, operands, ct: by_both(*operands, ct),
+        )
+
+    gradients(f, lambda x, kernel, dy: (dx(x.shape, kernel, dy), dkernel(kernel.shape, x, dy)))
+    gradients(dx, lambda kernel, dy, x: (dkernel(kernel.shape, x, dy), f((), x, kernel)))
+    gradients(dkernel, lambda x, dy, kernel: (dx(x.shape, kernel, dy), f((), x, kernel)))
+    return lambda x, kernel: f((), x, kernel)
 
 
 def product(x, kernel):
