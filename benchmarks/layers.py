@@ -30,7 +30,11 @@ def seconds(f, *args, repeats):
 def cases(ngf, ndf):
     """(name, its forms, H, Cin, kernel shape) of each layer."""
     up = {"xla": layers._upconv_xla, "matmul": layers._upconv_matmul, "karatsuba": layers._upconv_karatsuba}
-    down = {"xla": layers._downconv_xla, "winograd": layers._downconv_winograd}
+    down = {
+        "xla": layers._downconv_xla,
+        "patches": layers._downconv_patches,
+        "winograd": layers._downconv_winograd,
+    }
     same = {
         "xla": layers._conv3x3_xla,
         "matmul": layers._conv3x3_matmul,

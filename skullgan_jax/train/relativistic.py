@@ -46,11 +46,12 @@ def relativistic_step(
         return view(networks.apply(g_graph, params, state.g_stats, z, noise, train=True)[0])
 
     def d_loss(params):
-        real, real_slopes = slopes(d_graph, params, reals)
-        fake, fake_slopes = slopes(d_graph, params, fakes)
-        r1, r2 = squared(real_slopes), squared(fake_slopes)
+        pairs = jnp.stack((reals, fakes), 1)  # each beside its other, on one device
+        logits, at = slopes(d_graph, params, pairs.reshape(-1, *reals.shape[1:]))
+        (real, fake), at = logits.reshape(-1, 2).T, at.reshape(pairs.shape)
+        r1, r2 = squared(at[:, 0]), squared(at[:, 1])
         loss = pairing(real, fake)
-        return loss + gamma / 2 * (r1 + r2), (loss, real, fake, fake_slopes, r1, r2)
+        return loss + gamma / 2 * (r1 + r2), (loss, real, fake, at[:, 1], r1, r2)
 
     def step(params, adam, gradients):
         directions, adam = recipe.adam.update(gradients, adam)

@@ -21,7 +21,7 @@ OPERATIONS = {
     ),
     "downconv": (
         layers.downconv,
-        (layers._downconv_winograd,),
+        (layers._downconv_patches, layers._downconv_winograd),
         layers._downconv_xla,
         lambda cin, cout: (4, 4, cin, cout),
     ),
