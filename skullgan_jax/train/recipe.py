@@ -61,7 +61,7 @@ class Relativistic(_Adam):
     mirror: float = _number(0.5, "how likely a real slice is mirrored left to right")
     shift: int = _number(4, "slices are moved by up to so many pixels each way before the discriminator")
     shift_share: float = _number(0.5, "how likely that is; below 0.8, so that the generator need not learn it")
-    grain: float = _number(0.02, "standard deviation of the noise on what the discriminator sees, of [-1, 1]")
+    grain: float = _number(0.002, "standard deviation of the noise on what the discriminator sees, of [-1, 1]")
     average_images: float = _number(5000.0, "the kept generator's weights are averaged over this half-life of images")
     average_share: float = _number(0.05, "or over this share of the images so far, if that is less")
     floor: float = _number(1e-4, "share of bone that may lie below the HU under which samples are air; 0: none")

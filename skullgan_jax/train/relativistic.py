@@ -6,6 +6,7 @@ alone, and the generator that is kept is an average of the one that moves.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -159,12 +160,37 @@ def mirrored(images, key, share: float):
     return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
 
 
-def make_train_step(pair: Pair, recipe: Relativistic, *, seed: int, steps: int):
+def faded(images, floor):
+    """Images (B, H, W, C) whose air, -1, takes beside bone what bone would have there if it went on as it does.
+
+    Of each of the eight neighbours that is bone the line through it and the pixel behind it goes on, or through half of
+    it where that is air; their mean, the nearer four counted twice. It is kept to four fifths of the way from -1 to
+    the floor, so that a sample of it that is cut at the floor has the outline of what was cut out. Bone stays.
+    """
+    over = jnp.pad(images + 1, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    height, width = images.shape[1:3]
+
+    def beside(down, right):
+        return over[:, 2 + down : 2 + down + height, 2 + right : 2 + right + width]
+
+    total = count = 0.0
+    for down, right in itertools.product((-1, 0, 1), repeat=2):
+        if (down, right) == (0, 0):
+            continue
+        nearest, behind = beside(down, right), beside(2 * down, 2 * right)
+        onward = jnp.where(behind > 0, 2 * nearest - behind, nearest / 2)
+        weight = jnp.where(nearest > 0, 1.0 if down and right else 2.0, 0.0)
+        total += weight * jnp.clip(onward, 0, 0.8 * (floor + 1))
+        count += weight
+    return jnp.where(images > -1, images, total / jnp.maximum(count, 1) - 1)
+
+
+def make_train_step(pair: Pair, recipe: Relativistic, *, seed: int, steps: int, floor: float | None):
     """`train_step(state, batch) -> (state, metrics)` with all that is random drawn from (seed, step).
 
-    batch is a dict with `real`, (B, 128, 128, nc) float32 in [-1, 1]; steps are those of the whole run. The
-    discriminator, a seventh of the work at full size, computes in float32 whatever the generator does: squares of
-    gradients, and gradients of those, are no place for eight bits.
+    batch is a dict with `real`, (B, 128, 128, nc) float32 in [-1, 1]; steps are those of the whole run; samples are air
+    below the floor, of [-1, 1], and None is none. The discriminator, a seventh of the work at full size, computes in
+    float32 whatever the generator does: squares of gradients, and gradients of those, are no place for eight bits.
     """
     graphs = pair.graphs()[0], dataclasses.replace(pair, dtype="float32").graphs()[1]
 
@@ -173,7 +199,8 @@ def make_train_step(pair: Pair, recipe: Relativistic, *, seed: int, steps: int):
             return jax.random.fold_in(rng.stream(seed, name), state.step)
 
         z, noise = rng.latents(key("train latent"), jnp.arange(len(batch["real"])), pair.nz, pair.ngf)
-        reals = augment(mirrored(batch["real"], key("mirror"), recipe.mirror), key("augment reals"), recipe)
+        reals = batch["real"] if floor is None else faded(batch["real"], floor)
+        reals = augment(mirrored(reals, key("mirror"), recipe.mirror), key("augment reals"), recipe)
 
         def view(fakes):
             return augment(fakes, key("augment fakes"), recipe)
