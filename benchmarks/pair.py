@@ -164,7 +164,7 @@ def main():
     if "recipes" in args.what:
         small = Relativistic()
         smooth = dataclasses.replace(pair, d_norm=small.d_norm)
-        other = relativistic.make_train_step(smooth, small, seed=0, steps=1000)
+        other = relativistic.make_train_step(smooth, small, seed=0, steps=1000, floor=-0.8)
         contestants = {"published": stepping(pair, recipe, published), "small": stepping(smooth, small, other)}
         seconds = alternate(contestants, args.rounds)
         print(

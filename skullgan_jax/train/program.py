@@ -36,13 +36,13 @@ def places(plan) -> Places:
     return Places(sharding.by_image(mesh), sharding.everywhere(mesh), like)
 
 
-def make_train_step(plan):
-    """The step of a plan's recipe: `train_step(state, batch) -> (state, metrics)`."""
-    seed, scale = plan.config.seed, plan.data.calibration
-    if isinstance(plan.recipe, Relativistic):
-        floor = None if scale.hu_floor is None else float(scale.to_unit(np.float32(scale.hu_floor)))
-        return relativistic.make_train_step(plan.pair, plan.recipe, seed=seed, steps=plan.total, floor=floor)
-    return published.make_train_step(plan.pair, plan.recipe, seed=seed, steps_per_epoch=plan.steps_per_epoch)
+def make_train_step(pair, recipe, *, seed: int, steps_per_epoch: int, steps: int, calibration):
+    """The step of a recipe: `train_step(state, batch) -> (state, metrics)`."""
+    if isinstance(recipe, Relativistic):
+        floor = calibration.hu_floor
+        floor = None if floor is None else float(calibration.to_unit(np.float32(floor)))
+        return relativistic.make_train_step(pair, recipe, seed=seed, steps=steps, floor=floor)
+    return published.make_train_step(pair, recipe, seed=seed, steps_per_epoch=steps_per_epoch)
 
 
 class Compiled(NamedTuple):
@@ -61,7 +61,13 @@ class Compiled(NamedTuple):
 def compiled(plan, at: Places) -> Compiled:
     """Compile the step, before the clock of the progress line starts; how long that may take, is said before."""
     started = time.monotonic()
-    run = make_train_step(plan)
+    run = make_train_step(
+        *(plan.pair, plan.recipe),
+        seed=plan.config.seed,
+        steps_per_epoch=plan.steps_per_epoch,
+        steps=plan.total,
+        calibration=plan.data.calibration,
+    )
     layout = sharding.of(at.like)
     run = jax.jit(
         sharding.gathered(run, at.everywhere.mesh) if plan.config.shard_state else run,
