@@ -28,7 +28,8 @@ def grid_and_judge(config, pair, data):
     reals = features.describe(_spread_over(held_out, max(min(num, len(held_out)), draw.BATCH)))
     equal = len(reals[0])
     say(f"checkpoints are judged by {equal} samples against as many {what}")
-    distance = jax.jit(swd.swd)
+    levels = jax.jit(swd.reference)(rng.stream(config.seed, "swd"), trained_on)
+    distance = jax.jit(swd.distance)
 
     def drawn(params, stats, stream, start):
         indices = start + jnp.arange(draw.BATCH)
@@ -39,7 +40,7 @@ def grid_and_judge(config, pair, data):
 
     def judge(params, stats) -> dict[str, float]:
         fakes = jnp.concatenate([drawn(params, stats, "judge", i)[..., 0] for i in range(0, num, draw.BATCH)])
-        apart = distance(rng.stream(config.seed, "swd"), trained_on, fakes)  # on its way while the host looks
+        apart = distance(levels, fakes)  # on its way while the host looks
         hu = np.rint(data.calibration.to_hu(np.asarray(checkpoint.whole(fakes))[:equal]))
         gram = fidelity.Gram(np.concatenate(features.scaled(reals, [features.describe(hu)])))
         fake, real = np.arange(equal, 2 * equal), np.arange(equal)

@@ -1,4 +1,6 @@
-"""The metric that chooses the best checkpoint: SWD, computed on the device in a moment."""
+"""A metric of checkpoints: SWD, computed on the device in a moment."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,34 +26,57 @@ def _pyramid(x):
     return [*levels, x]
 
 
-def swd(key, reals, fakes):
+class Reference(NamedTuple):
+    """What a level of fakes is compared with: of the reals and of the key, and so the same for all checkpoints."""
+
+    corner: jax.Array  # (B, PATCHES, 2) int32
+    mean: jax.Array
+    std: jax.Array
+    directions: jax.Array  # (PATCH^2, DIRECTIONS)
+    projected: jax.Array  # (B PATCHES, DIRECTIONS), each column sorted
+
+
+def _patches(x, corner):
+    cut = jax.vmap(jax.vmap(jax.lax.dynamic_slice, (None, 0, None)), (0, 0, None))
+    return cut(x, corner, (PATCH, PATCH)).reshape(-1, PATCH * PATCH)
+
+
+def reference(key, reals) -> list[Reference]:
+    """The half of `distance` that only the reals have part in. Jittable.
+
+    Args:
+      key: chooses patches and directions; the same key compares fairly.
+      reals: (B, 128, 128) float32 in [-1, 1].
+    """
+    levels = []
+    for level, real in enumerate(_pyramid(reals)):
+        b, size, _ = real.shape
+        k1, k2 = jax.random.split(jax.random.fold_in(key, level))
+        corner = jax.random.randint(k1, (b, PATCHES, 2), 0, size - PATCH + 1)
+        real = _patches(real, corner)
+        mean, std = real.mean(), real.std() + 1e-6  # of the reals, so that a shift or a scale of the fakes counts
+        directions = jax.random.normal(k2, (PATCH * PATCH, DIRECTIONS))
+        directions /= jnp.linalg.norm(directions, axis=0)
+        projected = jnp.sort((real - mean) / std @ directions, 0)
+        levels.append(Reference(corner, mean, std, directions, projected))
+    return levels
+
+
+def distance(levels: list[Reference], fakes):
     """Sliced Wasserstein distance x 1000 between patches of Laplacian pyramids (Karras et al. 2018, appendix A).
 
     Differs from the original in a box filter for the pyramid and in fewer patches (32 of 7 x 7 per image and level) and
     directions (128): enough to rank checkpoints of one run, not to compare with published values.
 
     Args:
-      key: chooses patches and directions; the same key compares fairly.
-      reals: (B, 128, 128) float32 in [-1, 1].
-      fakes: the same.
+      levels: `reference` of as many reals.
+      fakes: (B, 128, 128) float32 in [-1, 1].
 
     Returns:
       A float32 scalar, the mean over levels; 0 for equal sets.
     """
-    distances = []
-    for level, (real, fake) in enumerate(zip(_pyramid(reals), _pyramid(fakes), strict=True)):
-        b, size, _ = real.shape
-        k1, k2 = jax.random.split(jax.random.fold_in(key, level))
-        corner = jax.random.randint(k1, (b, PATCHES, 2), 0, size - PATCH + 1)
-
-        def patches(x, corner=corner):
-            cut = jax.vmap(jax.vmap(jax.lax.dynamic_slice, (None, 0, None)), (0, 0, None))
-            return cut(x, corner, (PATCH, PATCH)).reshape(-1, PATCH * PATCH)
-
-        real, fake = patches(real), patches(fake)
-        mean, std = real.mean(), real.std() + 1e-6  # of the reals, so that a shift or a scale of the fakes counts
-        directions = jax.random.normal(k2, (PATCH * PATCH, DIRECTIONS))
-        directions /= jnp.linalg.norm(directions, axis=0)
-        a, b = (jnp.sort((p - mean) / std @ directions, 0) for p in (real, fake))
-        distances.append(jnp.abs(a - b).mean())
-    return 1000 * jnp.stack(distances).mean()
+    apart = []
+    for of, fake in zip(levels, _pyramid(fakes), strict=True):
+        projected = jnp.sort((_patches(fake, of.corner) - of.mean) / of.std @ of.directions, 0)
+        apart.append(jnp.abs(of.projected - projected).mean())
+    return 1000 * jnp.stack(apart).mean()
