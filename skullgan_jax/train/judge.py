@@ -28,7 +28,7 @@ def grid_and_judge(config, pair, data):
     reals = features.describe(_spread_over(held_out, max(min(num, len(held_out)), draw.BATCH)))
     equal = len(reals[0])
     say(f"checkpoints are judged by {equal} samples against as many {what}")
-    levels = jax.jit(swd.reference)(rng.stream(config.seed, "swd"), trained_on)
+    levels = jax.device_get(jax.jit(swd.reference)(rng.stream(config.seed, "swd"), trained_on))  # for all devices
     distance = jax.jit(swd.distance)
 
     def drawn(params, stats, stream, start):
