@@ -119,7 +119,7 @@ def _kills(job, final_state, tmp_path, monkeypatch, kills: int, flags=()):
                     process.kill()
                     time.sleep(random.uniform(0, 1))
             for process in job(folders, *flags):
-                ended(process, 0)
+                ended(process, 0, within=300 + 120 * kills)
             with places.opened(URL) as place:
                 place.fetch(f"checkpoints/{max(map(int, place.folders('checkpoints')))}")
                 found[name] = final_state(place.local), losses(objects["runs/skull/metrics.jsonl"].decode())
