@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from skullgan_jax.errors import MachineError
+from skullgan_jax.data import phantom
+from skullgan_jax.errors import InputError, MachineError
 from skullgan_jax.machine import places
 from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import load
@@ -55,6 +56,29 @@ def test_a_run_in_a_bucket_is_that_in_a_folder(tiny, finished, final_state, tmp_
     assert (step, found.keys()) == (expected_step, expected.keys())
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.all
+def test_a_run_that_begins_with_what_is_in_a_bucket(tiny, tmp_path, monkeypatch):
+    """Slices, and a checkpoint of another run to continue from: the losses are those of folders."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "slices.npy", phantom.segments(16, 4))
+    with bucket.serving() as (address, _):
+        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+        with places.opened("gs://somebody/data") as place:
+            place.write("slices.npy", (tmp_path / "slices.npy").read_bytes())
+        found = []
+        for where, data in ((tmp_path, tmp_path), ("gs://somebody/runs", "gs://somebody/data")):
+            flags = {"data.path": f"{data}/slices.npy", "final_slices": 0}
+            train(tiny(epochs=1, **flags), f"{where}/one")
+            train(tiny(epochs=2, checkpoint=f"{where}/one", **flags), f"{where}/two")
+            with places.opened(f"{where}/two") as place:
+                found.append(losses(place.read("metrics.jsonl")[0].decode()))
+        assert found[0] == found[1]
+        assert [row[0] for row in found[0] if row[1]] == [5, 6, 7, 8]
+        line = r"--config.checkpoint=gs://somebody/runs/three: holds no checkpoint; give a training workdir"
+        with pytest.raises(InputError, match=line):
+            train(tiny(checkpoint="gs://somebody/runs/three"), tmp_path / "three")
 
 
 @pytest.fixture
