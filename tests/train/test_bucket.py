@@ -99,6 +99,7 @@ def job(start, monkeypatch):
                 "JAX_PROCESS_ID": str(process),
                 "HOME": str(folder),
                 "TMPDIR": str(folder),
+                "JAX_COMPILATION_CACHE_DIR": "gs://somebody/compiled",
             }
             env = place | devices(1)
             running.append(start(URL, "--distributed", *STEADY, *flags, env=env, code=_ALIKE))
@@ -131,19 +132,22 @@ def _kills(job, final_state, tmp_path, monkeypatch, kills: int, flags=()):
         monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
         found = {}
         for name in ("whole", "killed"):
-            objects.clear()
+            for key in [key for key in objects if key.startswith("runs/")]:
+                del objects[key]
             for _ in range(kills if name == "killed" else 0):
                 before, processes = dict(objects), job(folders, *flags)
                 # Soon after a checkpoint, or at any moment of the start.
-                later, until = random.uniform(0, 2), random.choice((300, random.uniform(3, 20))) if before else 300
+                later, until = (
+                    random.uniform(0, 2),
+                    random.choice((300, random.uniform(3, 20))) if _checkpoints(before) else 300,
+                )
                 _wait_for(lambda before=before: _checkpoints(objects) - _checkpoints(before), until)
                 time.sleep(later)
                 assert processes[0].poll() is None, "it ended before it was killed; give it more epochs"
                 for process in processes[:: random.choice((1, -1))]:
                     process.kill()
                     time.sleep(random.uniform(0, 1))
-            for process in job(folders, *flags):
-                ended(process, 0, within=300 + 120 * kills)
+            said = [ended(process, 0, within=300 + 120 * kills) for process in job(folders, *flags)]
             with places.opened(URL) as place:
                 place.fetch(f"checkpoints/{max(map(int, place.folders('checkpoints')))}")
                 found[name] = final_state(place.local), losses(objects["runs/skull/metrics.jsonl"].decode())
@@ -152,6 +156,7 @@ def _kills(job, final_state, tmp_path, monkeypatch, kills: int, flags=()):
             listed = [json.loads(objects[n])["folder"] for n in _checkpoints(objects)]
             inside = {n.split("/")[3] for n in objects if n.startswith("runs/skull/checkpoints/")}
             assert {n for n in inside if not n.endswith(".json")} == {folder.rpartition("/")[2] for folder in listed}
+    assert "the step was compiled before" in said[0]
     (whole_step, whole), whole_losses = found["whole"]
     (step, killed), killed_losses = found["killed"]
     assert (step, killed_losses) == (whole_step, whole_losses)
