@@ -137,10 +137,8 @@ def _kills(job, final_state, tmp_path, monkeypatch, kills: int, flags=()):
             for _ in range(kills if name == "killed" else 0):
                 before, processes = dict(objects), job(folders, *flags)
                 # Soon after a checkpoint, or at any moment of the start.
-                later, until = (
-                    random.uniform(0, 2),
-                    random.choice((300, random.uniform(3, 20))) if _checkpoints(before) else 300,
-                )
+                later, until = random.uniform(0, 2), random.choice((300, random.uniform(3, 20)))
+                until = until if _checkpoints(before) else 300
                 _wait_for(lambda before=before: _checkpoints(objects) - _checkpoints(before), until)
                 time.sleep(later)
                 assert processes[0].poll() is None, "it ended before it was killed; give it more epochs"
