@@ -113,7 +113,7 @@ def test_a_cut_cable_ends_the_job_and_it_goes_on(how, hosts, job, uncut, final_s
             ended(process, 0, within=900)
         uncut["run"] = found(tmp_path / "uncut")
     processes = job(tmp_path / "run")
-    wait_for(tmp_path / "run" / "metrics.jsonl", 10, processes)  # 8 of them are in a checkpoint
+    wait_for(tmp_path / "run" / "metrics.jsonl", 10, processes, within=900)  # 8 of them are in a checkpoint
     hosts.cut(how)
     began = time.monotonic()
     try:
