@@ -122,7 +122,6 @@ def test_a_cut_cable_ends_the_job_and_it_goes_on(how, hosts, job, uncut, final_s
         took = time.monotonic() - began
         hosts.mend()
     assert took < 60
-    print(said, took)
     for line in said:
         assert line.startswith("error: ")
         assert line.endswith("so all of the job ends; the same command goes on from the last checkpoint")
