@@ -170,7 +170,7 @@ def _prepare() -> None:
         if path := folder():
             _before.update(_configured())
     elif paths.is_remote(where):
-        path = _bring(where)  # from now on: JAX would go there by itself, through TensorFlow
+        path = _bring(str(where))  # from now on: JAX would go there by itself, through TensorFlow
         # XLA's own, whose paths go into the names of programs: this folder has another name in each process.
         _configure(jax_persistent_cache_enable_xla_caches="none")
     if path:

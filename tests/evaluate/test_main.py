@@ -15,6 +15,7 @@ from skullgan_jax.evaluate import judge
 from skullgan_jax.evaluate.report import figures as drawn
 from skullgan_jax.evaluate.report import page
 from skullgan_jax.machine import lock, places
+from skullgan_jax.processes.lock import only_writer
 from skullgan_jax.slices import radiology
 from tests import browser, bucket
 
@@ -267,6 +268,10 @@ def test_a_report_in_a_bucket(in_bucket, tmp_path, capfd):
         assert ended(capfd, *flags)[0] == 0
         assert json.loads(objects["r/metrics.json"]) == metrics
         assert inside(objects) == REPORT | {"notes.txt", "figures/my own.png"}
+        with only_writer(place):
+            status, said = ended(capfd, *flags)
+            assert (status, said.count("\n")) == (2, 1)
+            assert said.startswith(f"error: --output=gs://somebody/r: in use by process {os.getpid()} on ")
         place.write("metrics.json", b"{}")
         status, said = ended(capfd, *flags)
         assert status == 2
