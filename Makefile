@@ -31,7 +31,8 @@ test-slurm: $(VENV)/installed-test
 test-pods: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m 'all or slow or not slow' tests/test_errors.py tests/data/test_cache.py \
 		tests/processes/test_distributed.py tests/sampling/test_run.py tests/sampling/test_going_on.py \
-		tests/machine/test_places.py tests/processes/test_lock.py tests/train/test_bucket.py
+		tests/machine/test_places.py tests/processes/test_lock.py tests/processes/test_network.py \
+		tests/train/test_bucket.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ import pathlib
 from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError, by_cause
-from skullgan_jax.machine import files, lock, paths
+from skullgan_jax.machine import files, lock, paths, places
 from skullgan_jax.slices.size import PIXEL_MM
 
 
@@ -139,7 +139,7 @@ def verify(folder: pathlib.Path, sources: dict[str, str]) -> None:
         if net not in known:
             raise InputError(f"{folder}: its {net} was not converted from a file, so --{net} has nothing to check")
         try:
-            found = files.sha256(path)
+            found = files.sha256(places.file(path) or path)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         if found != known[net]:

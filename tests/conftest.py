@@ -115,9 +115,9 @@ def tiny_small(tiny, load_config):
 
 @pytest.fixture(scope="session")
 def start(compiled):
-    """A function of a workdir, flags and Python code to run before: the training command as a process."""
+    """A function of a workdir, flags, Python code to run before and a command to run it by: training as a process."""
 
-    def popen(workdir, *flags, config="skull", code=None, env=()):
+    def popen(workdir, *flags, config="skull", code=None, env=(), by=()):
         flags = [*(f"--config.{k}={v}" for k, v in TINY.items()), *flags]
         args = [f"--config={ROOT}/configs/{config}.py:demo", f"--workdir={workdir}", *flags]
         command = ["-m", "skullgan_jax.main", *args]
@@ -135,7 +135,7 @@ def start(compiled):
         }
         environment = {k: v for k, v in (environment | dict(env)).items() if v is not None}
         return subprocess.Popen(
-            [sys.executable, *command],
+            [*by, sys.executable, *command],
             cwd=ROOT,
             env=environment,
             text=True,

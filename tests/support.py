@@ -38,9 +38,9 @@ def quick_jit(f, *, compiler_options=None, **options):
     return _jit(f, compiler_options={**(compiler_options or {}), **QUICK}, **options)
 
 
-def ended(process, returncode: int) -> str:
-    """What a process of the `start` fixture said on stderr until it ended, as it should."""
-    _, said = process.communicate(timeout=300)
+def ended(process, returncode: int, *, within: float = 300) -> str:
+    """What a process of the `start` fixture said on stderr until it ended, as it should; within so many seconds."""
+    _, said = process.communicate(timeout=within)
     assert process.returncode == returncode, said
     return said
 

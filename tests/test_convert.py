@@ -18,12 +18,12 @@ from flax import traverse_util
 import skullgan_jax
 from skullgan_jax import convert
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import lock
+from skullgan_jax.machine import lock, places
 from skullgan_jax.model import draw, pytorch_file, pytorch_names, pytorch_pair
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.calibration import Calibration
-from tests import support
+from tests import bucket, support
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "tests" / "data" / "pth"
@@ -75,6 +75,28 @@ def test_the_networks_answer_as_pytorch_did(converted):
     assert np.abs(np.asarray(g[1]) - facts["g/eval"]).max() <= 1e-5
     d, _ = support.forward(PAIR, "discriminator", False)(converted.d_params, converted.d_stats, x["real"])
     np.testing.assert_allclose(d, facts["d/eval"], rtol=0, atol=1e-5)
+
+
+def test_files_in_a_bucket(converted, monkeypatch, capsys, tmp_path):
+    """Are the same pair, under their own names; one that is not there, or damaged, is told by its URL."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with bucket.serving() as (address, _):
+        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+        with places.Bucket("gs://somebody/w") as place:
+            for path in BOTH.values():
+                place.write(path.name, path.read_bytes())
+            place.write("bad.pth", b"PK bad")
+        urls = {net: f"gs://somebody/w/{path.name}" for net, path in BOTH.items()}
+        status, said = command(monkeypatch, capsys, **urls, output=tmp_path / "m", hu_scale="signed")
+        assert status == 0, said
+        found = load(tmp_path / "m")
+        assert found.sha256 == converted.sha256
+        assert [source["name"] for source in found.provenance["sources"]] == ["netG.pth", "netD.pth"]
+        assert command(monkeypatch, capsys, verify=tmp_path / "m", **urls)[0] == 0
+        for name, line in (("no.pth", "no such file"), ("bad.pth", "")):
+            status, said = command(monkeypatch, capsys, generator=f"gs://somebody/w/{name}", output=tmp_path / "n")
+            assert (status, said.count("\n")) == (2, 1)
+            assert said.startswith(f"error: gs://somebody/w/{name}: {line}")
 
 
 def test_float16_in_a_checkpoint(capsys):

@@ -10,6 +10,7 @@ import numpy as np
 from skullgan_jax.data import cache
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError, MachineError, Told, by_cause
+from skullgan_jax.machine import places
 from skullgan_jax.machine.paths import is_remote
 from skullgan_jax.machine.tensorflow import import_tensorflow
 
@@ -98,14 +99,10 @@ def read(path, split: str) -> tuple[np.ndarray, list[dict]]:
 def _read_text(path, name: str) -> str | None:
     """A file of the data set, or None where there is none."""
     try:
-        if is_remote(path):
-            gfile = import_tensorflow().io.gfile
-            if not gfile.exists(f"{path}/{name}"):
-                return None
-            with gfile.GFile(f"{path}/{name}") as file:
-                return file.read()
-        return Path(path, name).read_text() if Path(path, name).is_file() else None
-    except Exception as error:  # buckets fail in a dozen ways
+        with places.opened(path) as place:
+            found, _ = place.read(name)
+        return found.decode() if found is not None else None
+    except (OSError, UnicodeDecodeError) as error:
         raise by_cause(error, f"{path}/{name}: cannot be read ({' '.join(str(error).split())[:120]})") from None
 
 

@@ -5,7 +5,7 @@ r"""Judge synthetic slices against real ones: one report, metrics.json, and the 
     --train=data/skulls --model=runs/skull
 
 Sets are .npy or .npz of (N, 128, 128) HU, folders from prepare (--real reads its held-out split, --train its training
-split), or sample stores. Look at report/report.html first.
+split), or sample stores. Look at report/report.html first. All of them, and the report, may lie in a bucket, gs://...
 
 A visual Turing test for radiologists, one file that needs no network, and then what their answers say:
 
@@ -23,22 +23,25 @@ import csv
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 
 from skullgan_jax.command.flags import Parser, refusing, typed
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError, by_cause
-from skullgan_jax.machine import files, lock, paths
+from skullgan_jax.machine import files, places
 from skullgan_jax.machine.extras import need
+from skullgan_jax.processes import lock
 from skullgan_jax.slices.size import PIXEL_MM
 
 _OURS = ("figures", "metrics.json", "radiology.csv", "report.html", "model_card.md")
+_KEY = "turing.key.json"
 
 
 def _flags() -> Parser:
     parser = Parser(__doc__, prog="python -m skullgan_jax.evaluate")
     parser.add_argument("--real", metavar="PATH", help="slices that the generator was not trained on")
     parser.add_argument("--fake", metavar="PATH", help="its samples")
-    parser.add_argument("--output", metavar="DIR", help="the folder to write to")
+    parser.add_argument("--output", metavar="DIR", help="the folder to write to, or gs://")
     parser.add_argument(
         "--model", metavar="DIR", help="the model: its discriminator is asked, and a model card written"
     )
@@ -82,11 +85,15 @@ def _reading(flags):
 
 
 @contextlib.contextmanager
-def _writing(output: pathlib.Path):
-    """For the length of the block, be the only one that writes to the output, and say of it what cannot be written."""
+def _writing(output: places.Place):
+    """For the length of the block, be the only one that writes to the output, and say of it what cannot be written.
+
+    What is to be in a bucket is sent at its end.
+    """
     with lock.only_writer(output):
         try:
             yield
+            output.sync()
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -107,10 +114,13 @@ def _run(flags) -> None:
         raise InputError(f"--seed={flags.seed}: give one from 0 to 2147483647")
     if flags.pixel_mm is not None and not 0 < flags.pixel_mm < 100:
         raise InputError(f"--pixel_mm={flags.pixel_mm}: give the edge of a pixel in mm")
-    output = paths.of_here("--output", flags.output)
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output={output}: is a file; give a folder")
+    with places.opened(flags.output) as output:
+        if output.local.exists() and not output.local.is_dir():
+            raise InputError(f"--output={output}: is a file; give a folder")
+        _judge(flags, output)
 
+
+def _judge(flags, output: places.Place) -> None:
     from skullgan_jax.evaluate import inputs
 
     most = None if flags.turing else flags.num
@@ -120,18 +130,17 @@ def _run(flags) -> None:
     if flags.turing:
         from skullgan_jax.evaluate.turing.page import write_page
 
+        page = output.local / "turing.html"
         with _writing(output):
-            key = write_page(
-                output / "turing.html", real.hu, fake.hu, pixel_mm=real.pixel_mm, num=flags.turing_num, seed=flags.seed
-            )
-        return say(f"wrote {output / 'turing.html'} for the readers, and {key}, which is not for them")
+            output.bring(page.name, _KEY)
+            write_page(page, real.hu, fake.hu, pixel_mm=real.pixel_mm, num=flags.turing_num, seed=flags.seed)
+        return say(f"wrote {output}/{page.name} for the readers, and {output}/{_KEY}, which is not for them")
     _evaluate(flags, output, real, fake)
 
 
-def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
+def _evaluate(flags, output: places.Place, real, fake) -> None:
     for module in ("matplotlib", "sklearn"):  # before the minutes that end in them
         need(module)
-    _refuse_others(output)
     from skullgan_jax.evaluate import inputs, judge
     from skullgan_jax.evaluate.report import card, figures
     from skullgan_jax.evaluate.report import page as report
@@ -147,7 +156,8 @@ def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
         name = pathlib.Path(flags.model).name
         inputs.check_pair(real, inputs.Slices(name, None, 0, model.pixel_mm, True))
     ours = [*(name for name in _OURS if name != "figures"), *(f"figures/{name}.png" for name in figures.NAMES)]
-    with _writing(output), files.whole(output, ours=ours) as partial:  # entered now, lest it fail after minutes
+    # Entered now, lest it fail after minutes.
+    with _writing(output), _replacing(output, ours) as partial:
         with _reading(flags):
             metrics, arrays = judge.evaluate(
                 real,
@@ -169,16 +179,26 @@ def _evaluate(flags, output: pathlib.Path, real, fake) -> None:
             (partial / "model_card.md").write_text(card.markdown(model, metrics), encoding="utf-8")
     for line in metrics["notes"]:
         say(f"note: {line}")
-    say(f"{metrics['verdict']['headline']}. Look at {output / 'report.html'}")
+    say(f"{metrics['verdict']['headline']}. Look at {output}/report.html")
 
 
-def _refuse_others(output: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _replacing(output: places.Place, ours: list[str]) -> Iterator[pathlib.Path]:
+    """A folder for the report, which takes the place of the last one at the end of the block."""
+    output.bring(*(name for name in _OURS if name != "figures"), "figures/")
+    _refuse_others(output)
+    with files.whole(output.local, ours=ours) as partial:
+        yield partial
+
+
+def _refuse_others(output: places.Place) -> None:
     """Refuse a folder in which something else has the names of a report."""
-    there = [name for name in _OURS if os.path.lexists(output / name)]
-    if not there:
+    there = [name for name in _OURS if os.path.lexists(output.local / name)]
+    if not there or output.unfinished("metrics.json"):
         return
     try:
-        metrics = json.loads((output / "metrics.json").read_bytes())
+        said, _ = output.read("metrics.json")
+        metrics = json.loads(said or b"")
     except (OSError, ValueError, RecursionError):
         metrics = None
     if not (isinstance(metrics, dict) and {"sets", "verdict"} <= metrics.keys()):
@@ -203,14 +223,15 @@ def _score(flags) -> None:
 
     if not (flags.turing_key or flags.output):
         raise InputError("--turing_results needs --turing_key, or the --output that the test was written to")
-    key = flags.turing_key or pathlib.Path(flags.output, "turing.key.json")
-    result = score.score(flags.turing_results, key)
-    print(score.report(result))
-    if flags.output:
-        output = paths.of_here("--output", flags.output)
-        with _writing(output):
-            files.write_json(output / "turing.json", result)
-        say(f"wrote {output / 'turing.json'}")
+    with places.opened(flags.output or ".") as output:
+        if not flags.turing_key:
+            output.bring(_KEY)
+        result = score.score(flags.turing_results, flags.turing_key or output.local / _KEY)
+        print(score.report(result))
+        if flags.output:
+            with _writing(output):
+                files.write_json(output.local / "turing.json", result)
+            say(f"wrote {output}/turing.json")
 
 
 if __name__ == "__main__":

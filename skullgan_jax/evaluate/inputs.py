@@ -9,7 +9,7 @@ import numpy as np
 from skullgan_jax.data import fingerprint, prepared
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import paths
+from skullgan_jax.machine import paths, places
 from skullgan_jax.sampling.opened import is_store, open_store
 from skullgan_jax.sampling.store import Store
 from skullgan_jax.slices.calibration import Calibration
@@ -81,11 +81,12 @@ def open_set(path: str, *, split: str, most: int | None, pixel_mm: float | None 
 
 def _beside(path) -> tuple[float | None, int | None]:
     """The edge of a pixel and the seed, as far as the .json beside an array says them; `sample` writes one."""
-    beside = paths.at_home(path).with_suffix(".json")
-    if not beside.is_file():
+    beside = f"{path[:-4]}.json" if paths.is_remote(path) else paths.at_home(path).with_suffix(".json")
+    file = places.file(beside)
+    if file is None:
         return None, None
     try:
-        about = json.loads(beside.read_text())
+        about = json.loads(file.read_text())
         value, seed = about.get("pixel_mm"), about.get("seed")
         value = None if value is None else float(value)
     except (ValueError, TypeError, AttributeError, OSError):

@@ -59,7 +59,7 @@ class Folder:
         """A file, None where there is none, and what `Bucket.write` compares. Raises OSError."""
         try:
             return (self.local / name).read_bytes(), b""
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None, b""
 
     def holds_any(self) -> bool:
@@ -88,7 +88,14 @@ class Folder:
         """Return when it is sent. Raises what `ready` does, InputError, MachineError."""
 
     def sync(self) -> None:
-        """Send what changed in `local` outside of the folders that `put` sends. Raises InputError, MachineError."""
+        """Send what changed in `local` outside of the folders that `put` sends, and remove what is gone from it.
+
+        A .json is sent last, and empty until then, which to `bring` is none. Raises InputError, MachineError.
+        """
+
+    def unfinished(self, name: str) -> bool:
+        """Whether a .json is as `sync` leaves it where it does not come to its end."""
+        return False
 
     def update(self, name: str, inside: str) -> None:
         """Send a file of a folder that is there, which has changed. Raises InputError, MachineError."""
@@ -241,18 +248,25 @@ class Bucket:
         found = (each for each in _files(self.local) if each.partition("/")[0] not in self._apart)
         now = {each: _stamp(self.local / each) for each in found}
         changed = [each for each in now if self._sent.get(each) != now[each]]
-        if changed:
+        gone = [each for each in self._sent if not (self.local / each).exists()]
+        if changed or gone:
             self.guard()
-        # A .json says what the files beside it are: it goes before they change, and comes after.
+        # A .json says what the files beside it are: it is empty while they change.
         about = [each for each in changed if each.endswith(".json")]
         for each in about:
-            self.write(each, None)
+            self.write(each, b"")
         with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
             others = [each for each in changed if each not in about]
             list(pool.map(lambda each: self.write(each, (self.local / each).read_bytes()), others))
+            list(pool.map(lambda each: self.write(each, None), gone))
         for each in about:
             self.write(each, (self.local / each).read_bytes())
         self._sent |= {each: now[each] for each in changed}
+        for each in gone:
+            del self._sent[each]
+
+    def unfinished(self, name: str) -> bool:
+        return self.read(name)[0] == b""
 
     def update(self, name: str, inside: str) -> None:
         folder, there = self._listed(name)
@@ -307,7 +321,7 @@ class Bucket:
         if ".." in target.parts or not target.is_relative_to(self.local):
             raise InputError(f"{self._url}/{key}: leads out of its folder; remove it")
         value, _ = self.read(key)
-        if value is not None:
+        if value is not None and not (key.endswith(".json") and not value):  # see sync
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f".{target.name}.partial")
             partial.write_bytes(value)

@@ -3,8 +3,12 @@
 It is <cache>/skullgan_jax/compiled/<kind>, where <cache> is $XDG_CACHE_HOME, else ~/.cache. Where JAX has a folder
 already (JAX_COMPILATION_CACHE_DIR), that is used, and left to JAX. Where there is no home, or nothing can be written
 there, programs are compiled again, and nothing is said.
+
+Where that names a bucket, they are brought from it into a folder of this process before the first is compiled, and what
+is new is sent there after. Programs are run: who may write to the bucket may run here what they like.
 """
 
+import atexit
 import contextlib
 import os
 import pathlib
@@ -15,9 +19,11 @@ import warnings
 import zlib
 from collections.abc import Iterator
 
-from skullgan_jax.machine import memory
+from skullgan_jax.errors import Told
+from skullgan_jax.machine import memory, paths, places
 
 LIMIT = 1 << 30  # bytes; a sampling program takes 0.4 MB, the step of training some MB
+_LIMIT_OF_BUCKET = 64 << 20  # all of it is brought
 _ENTRIES = "*-cache"  # what JAX calls them
 _TIDIED = ".tidied"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -27,6 +33,7 @@ _lock = threading.Lock()
 _users = 0
 _before: dict[str, object] = {}
 _tidy: set[str] = set()
+_bucket: places.Bucket | None = None
 
 
 @contextlib.contextmanager
@@ -110,6 +117,26 @@ def note(name: str, seconds: float) -> None:
     """Remember, beside what is kept, how long a program took to compile."""
     with contextlib.suppress(OSError, TypeError):
         _note(name).write_text(f"{seconds:.1f}")
+    _send()
+
+
+def _bring(url: str) -> str:
+    """The folder of this process for what a bucket has of programs, and that. Raises InputError, MachineError."""
+    global _bucket
+    _bucket = places.Bucket(url)
+    atexit.register(_bucket.__exit__)
+    path = _bucket.local / memory.kind()
+    path.mkdir()
+    _bucket.bring(f"{path.name}/")
+    tidy(path, _LIMIT_OF_BUCKET)
+    return str(path)
+
+
+def _send() -> None:
+    """Have in the bucket, if there is one, what is new; one that fails costs the next process its time, and no more."""
+    if _bucket is not None:
+        with contextlib.suppress(Told, OSError):
+            _bucket.sync()
 
 
 def _note(name: str) -> pathlib.Path:
@@ -132,23 +159,37 @@ def _whole(entry: pathlib.Path) -> bool:
 def _enter() -> None:
     global _users
     with _lock:
+        if not _users:
+            _prepare()
         _users += 1
-        if _users == 1 and _configured()["jax_compilation_cache_dir"] is None and (path := folder()):
+
+
+def _prepare() -> None:
+    where, path = _configured()["jax_compilation_cache_dir"], None
+    if where is None:
+        if path := folder():
             _before.update(_configured())
-            _configure(
-                jax_compilation_cache_dir=path,
-                # A dozen programs of moments make a second.
-                jax_persistent_cache_min_compile_time_secs=0.0,
-            )
+    elif paths.is_remote(where):
+        path = _bring(str(where))  # from now on: JAX would go there by itself, through TensorFlow
+        # XLA's own, whose paths go into the names of programs: this folder has another name in each process.
+        _configure(jax_persistent_cache_enable_xla_caches="none")
+    if path:
+        _configure(
+            jax_compilation_cache_dir=path,
+            # A dozen programs of moments make a second.
+            jax_persistent_cache_min_compile_time_secs=0.0,
+        )
 
 
 def _leave() -> None:
     global _users
     with _lock:
         _users -= 1
-        if not _users and _before:
-            _configure(**_before)
-            _before.clear()
+        if not _users:
+            _send()
+            if _before:
+                _configure(**_before)
+                _before.clear()
 
 
 def _configured() -> dict[str, object]:

@@ -61,9 +61,9 @@ def read(path: str | os.PathLike | places.Place) -> Model:
     with places.opened(path) as there:
         if checkpoint.exists(there):
             return _checked(_from_workdir(there), path)
-        if file := places.file(path):
+        if places.file(path):
             try:
-                return pytorch_pair.read(generator=file)
+                return pytorch_pair.read(generator=str(path))
             except InputError as error:
                 how = f"say it in: skullgan convert --generator={path} --output=DIR --hu_scale=signed (or unit)"
                 raise InputError(str(error).replace(pytorch_pair.ADVICE, how)) from None

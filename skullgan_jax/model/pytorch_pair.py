@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import files
+from skullgan_jax.machine import files, paths, places
 from skullgan_jax.model import directory, pytorch_file, pytorch_names
 from skullgan_jax.model.trained import Model
 from skullgan_jax.nets import networks
@@ -57,30 +57,31 @@ def read(
     Raises:
       InputError: a file cannot be read, does not fit, or the scale cannot be told.
     """
-    given = {"generator": generator, "discriminator": discriminator}
-    paths = {net: pathlib.Path(path) for net, path in given.items() if path is not None}
-    state_dicts = {net: _state_dict(net, path) for net, path in paths.items()}  # views of the mapped files
+    given = {"generator": generator} | ({} if discriminator is None else {"discriminator": discriminator})
+    here = {net: _here(path) for net, path in given.items()}
+    state_dicts = {net: _state_dict(net, path, given[net]) for net, path in here.items()}  # views of the mapped files
     try:
         pair = pytorch_names.sizes(state_dicts)
     except InputError as error:
-        raise InputError(f"{', '.join(map(str, paths.values()))}: {error}") from None
+        raise InputError(f"{', '.join(map(str, given.values()))}: {error}") from None
     if pair.nc != 1:
         raise InputError(f"{generator}: makes {pair.nc} channels, a slice in HU has one; give a generator of nc=1")
     look = futures.ThreadPoolExecutor(1).submit(_compile_look, pair) if calibration == "auto" else None
     weights, tracked, sources = {}, {}, []
-    for net, path in paths.items():
+    for net, path in here.items():
         state_dict = state_dicts.pop(net)
         try:
             params, stats, tracked[net] = pytorch_names.from_torch(net, state_dict, pair)
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{given[net]}: {error}") from None
         weights[net] = params, stats
         dtypes = sorted({str(a.dtype) for a in state_dict.values() if a.dtype.kind in "fV"})
-        sources.append({"network": net, "name": path.name, "sha256": files.sha256(path), "dtype": "/".join(dtypes)})
+        name = pathlib.PurePath(given[net]).name
+        sources.append({"network": net, "name": name, "sha256": files.sha256(path), "dtype": "/".join(dtypes)})
         if dtypes != ["float32"]:
-            say(f"{path}: {', '.join(dtypes)} become float32")
+            say(f"{given[net]}: {', '.join(dtypes)} become float32")
         if verbose:
-            _print_table(net, path, state_dict, params, stats)
+            _print_table(net, given[net], state_dict, params, stats)
     provenance: dict[str, Any] = {
         "sources": sources,
         "converted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -105,7 +106,23 @@ def read(
     )
 
 
-def _state_dict(net: str, path: pathlib.Path) -> dict:
+def _here(path: str | os.PathLike) -> pathlib.Path:
+    """The file on this machine. Raises InputError, MachineError."""
+    if not paths.is_remote(path):
+        return pathlib.Path(path)
+    if (file := places.file(path)) is None:
+        raise InputError(f"{path}: no such file; give a .pth or a .safetensors")
+    return file
+
+
+def _state_dict(net: str, path: pathlib.Path, given: str | os.PathLike) -> dict:
+    try:
+        return _read_state_dict(net, path)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), str(given))) from None
+
+
+def _read_state_dict(net: str, path: pathlib.Path) -> dict:
     if path.suffix == ".safetensors":
         try:
             path.stat()  # safetensors would not name the file
@@ -124,7 +141,7 @@ def _state_dict(net: str, path: pathlib.Path) -> dict:
     return found
 
 
-def _print_table(net: str, path: pathlib.Path, state_dict: dict, params: Weights, stats: Weights) -> None:
+def _print_table(net: str, path: str | os.PathLike, state_dict: dict, params: Weights, stats: Weights) -> None:
     print(f"{net}: {path}")
     for key, (layer, leaf), _ in pytorch_names.table(net):
         array = (stats if leaf in ("mean", "var") else params)[layer][leaf]

@@ -1,4 +1,4 @@
-"""One job at a time in a workdir."""
+"""One job at a time in a workdir, or in another place."""
 
 import contextlib
 import fcntl
@@ -7,10 +7,11 @@ import pathlib
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 
 from skullgan_jax.command.progress import say
 from skullgan_jax.errors import InputError, Told, by_cause
-from skullgan_jax.machine import places
+from skullgan_jax.machine import lock, places
 from skullgan_jax.machine.lock import holder, named, this_process, write_holder
 
 LEASE_SECONDS = 60.0  # after which a lease that is not renewed is over
@@ -21,6 +22,20 @@ _BOOT = pathlib.Path("/proc/sys/kernel/random/boot_id")
 def take(place: places.Place) -> "Lock | Lease":
     """The workdir is this process's until `release`. Raises InputError: another job has it."""
     return Lock(place.local) if place.mounted else Lease(place)
+
+
+@contextlib.contextmanager
+def only_writer(place: places.Place, flag: str = "--output") -> Iterator[None]:
+    """machine.lock.only_writer of a place: in a bucket, by a lease."""
+    if place.mounted:
+        with lock.only_writer(place.local, flag):
+            yield
+        return
+    lease = Lease(place, flag)
+    try:
+        yield
+    finally:
+        lease.release()
 
 
 class Lock:
@@ -67,8 +82,8 @@ class Lease:
       MachineError: the bucket or the network failed.
     """
 
-    def __init__(self, place: places.Bucket):
-        self.nonce = uuid.uuid4().hex
+    def __init__(self, place: places.Bucket, flag: str = "--workdir"):
+        self.nonce, self._flag = uuid.uuid4().hex, flag
         self._place, self._said = place, this_process() | {"nonce": self.nonce, "of": _this_run()}
         self._lost: Told | None = None
         self._writing, self._over = threading.Lock(), threading.Event()
@@ -95,7 +110,7 @@ class Lease:
 
     def _in_use(self, said: bytes) -> InputError:
         return InputError(
-            f"--workdir={self._place}: in use by {named(said)}; wait for it, stop it or give another workdir"
+            f"{self._flag}={self._place}: in use by {named(said)}; wait for it, stop it or give another place"
         )
 
     def _text(self) -> bytes:

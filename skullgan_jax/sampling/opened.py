@@ -10,7 +10,9 @@ from skullgan_jax.sampling.store import Store
 
 def is_store(path) -> bool:
     """Whether what is there, or in a bucket is to be there, is a store and no data set of `prepare`."""
-    return not prepared.is_prepared(path) if is_remote(path) else pathlib.Path(path, "zarr.json").is_file()
+    if is_remote(path):
+        return not str(path).endswith((".npy", ".npz")) and not prepared.is_prepared(path)
+    return pathlib.Path(path, "zarr.json").is_file()
 
 
 def open_store(path) -> Store:

@@ -8,6 +8,9 @@ from ml_collections import ConfigDict
 
 from skullgan_jax.data import phantom
 from skullgan_jax.data.open import open_data, open_held_out
+from skullgan_jax.errors import InputError
+from skullgan_jax.machine import places
+from tests import bucket
 
 
 def data_of(path, **changed):
@@ -20,14 +23,43 @@ def test_phantoms_that_are_not_trained_on():
     assert not (found[:, None] == open_data(data_of("phantom"), 111).images).all((2, 3)).any()
 
 
+def prepared(folder, splits):
+    """Have there what `prepare` writes: two segments a split, of phantoms."""
+    scans = {split: {"split": split, "windows": {"accepted": 2}} for split in splits}
+    (folder / "summary.json").write_text(json.dumps({"pixel_mm": 0.5, "format": "npy", "scans": scans}))
+    for i, split in enumerate(splits):
+        np.save(folder / f"{split}.npy", phantom.segments(2, i))
+
+
 @pytest.mark.parametrize("splits", [("train",), ("train", "held_out")])
 def test_what_prepare_kept_apart(splits, tmp_path):
-    scans = {split: {"split": split, "windows": {"accepted": 2}} for split in splits}
-    (tmp_path / "summary.json").write_text(json.dumps({"pixel_mm": 0.5, "format": "npy", "scans": scans}))
-    for i, split in enumerate(splits):
-        np.save(tmp_path / f"{split}.npy", np.full((2, 128, 128), i, np.int16))
+    prepared(tmp_path, splits)
     found = open_held_out(data_of(tmp_path), 9, 0)
-    assert found is None if splits == ("train",) else found.shape == (2, 128, 128) and (found == 1).all()
+    if splits == ("train",):
+        assert found is None
+    else:
+        np.testing.assert_array_equal(found, phantom.segments(2, 1))
+
+
+def test_what_prepare_wrote_to_a_bucket(tmp_path, monkeypatch):
+    folder = tmp_path / "skulls"
+    folder.mkdir()
+    prepared(folder, ("train", "held_out"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with bucket.serving() as (address, objects):
+        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+        with places.Bucket("gs://somebody/skulls") as place:
+            for path in folder.iterdir():
+                place.write(path.name, path.read_bytes())
+        there, here = (open_data(data_of(path), 0) for path in ("gs://somebody/skulls", folder))
+        np.testing.assert_array_equal(there.images, here.images)
+        assert (there.fingerprint, there.pixel_mm) == (here.fingerprint, 0.5)
+        np.testing.assert_array_equal(
+            *(open_held_out(data_of(path), 9, 0) for path in ("gs://somebody/skulls", folder))
+        )
+        objects["skulls/summary.json"] = b"{"
+        with pytest.raises(InputError, match=r"gs://somebody/skulls/summary\.json: damaged; prepare"):
+            open_data(data_of("gs://somebody/skulls"), 0)
 
 
 def test_a_file_has_none(tmp_path):

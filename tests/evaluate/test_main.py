@@ -13,9 +13,11 @@ from skullgan_jax.data import phantom
 from skullgan_jax.evaluate import __main__ as command
 from skullgan_jax.evaluate import judge
 from skullgan_jax.evaluate.report import figures as drawn
-from skullgan_jax.machine import lock
+from skullgan_jax.evaluate.report import page
+from skullgan_jax.machine import lock, places
+from skullgan_jax.processes.lock import only_writer
 from skullgan_jax.slices import radiology
-from tests import browser
+from tests import browser, bucket
 
 
 def ended(capfd, *flags):
@@ -111,7 +113,7 @@ def test_a_turing_page(sets, tmp_path, capfd):
         (["--real=REAL", "--fake=REAL", "--output=OUT", "--num=1"], "give a number of 2 or more"),
         (["--real=REAL", "--fake=REAL", "--output=OUT", "--seed=2147483648"], "--seed=2147483648: give one from 0 to"),
         (["--real=REAL", "--fake=REAL", "--output=REAL"], "is a file; give a folder"),
-        (["--real=REAL", "--fake=REAL", "--output=gs://bucket/x"], "this is written to folders of this machine alone"),
+        (["--real=REAL", "--fake=REAL", "--output=ftp://host/x"], "ftp://host/x: is no place that is known"),
         (["--real=REAL", "--fake=FINE", "--output=OUT"], "real.npy has 0.46875 mm pixels (assumed; state it with"),
         (["--real=REAL", "--fake=REAL", "--output=OUT", "--fid"], "--fid: 200 reals and 200 fakes; below 2048"),
         (["--turing_results", "a.json"], "--turing_results needs --turing_key"),
@@ -202,6 +204,105 @@ def test_the_file_that_failed_is_named(few, tmp_path, capfd, monkeypatch):
     assert (status, said.count("\n")) == (2, 1)
     assert "cannot be written (it is, or holds, the folder that this runs in)" in said
     assert {path.name for path in tmp_path.iterdir()} == {"fake.npy", "real.npy", "out"}
+
+
+FIGURES = {f"figures/{name}.png" for name in ("distributions", "samples")}
+REPORT = {"metrics.json", "radiology.csv", "report.html"} | FIGURES
+
+
+@pytest.fixture
+def in_bucket(few, tmp_path, monkeypatch):
+    """Objects of a bucket with the sets and more in r/, flags, and a dict: end of a name -> how its writing fails."""
+    faults = {}
+
+    def fault(method, name):
+        return next((how for end, how in faults.items() if method == "POST" and name.endswith(end)), None)
+
+    def judged(real, fake, **_):
+        sets = {name: {"pixel_mm": found.pixel_mm} for name, found in (("real", real), ("fake", fake))}
+        return {"sets": sets, "verdict": {"headline": "Judged"}, "notes": []}, {"radiology": {}}
+
+    def draw(folder, *_):
+        for path in FIGURES:
+            (folder.parent / path).write_text("a picture")
+
+    monkeypatch.setattr(judge, "evaluate", judged)
+    monkeypatch.setattr(drawn, "draw", draw)
+    monkeypatch.setattr(page, "write", lambda path, *_: path.write_text("a page"))
+    monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "initial_delay": "10ms"})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with bucket.serving(fault) as (address, objects):
+        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+        with places.Bucket("gs://somebody/sets") as place:
+            for name in ("real", "fake"):
+                place.write(f"{name}.npy", (tmp_path / f"{name}.npy").read_bytes())
+                place.write(f"{name}.json", b'{"pixel_mm": 0.4}')
+        url = "gs://somebody/sets"
+        yield objects, [f"--real={url}/real.npy", f"--fake={url}/fake.npy", "--output=gs://somebody/r/"], faults
+
+
+def inside(objects) -> set[str]:
+    """What is in r/."""
+    return {name.removeprefix("r/") for name in objects if name.startswith("r/")}
+
+
+def test_a_report_in_a_bucket(in_bucket, tmp_path, capfd):
+    """It takes the place of the last one, what is the user's stays, and the sets are in a bucket, too."""
+    objects, flags, faults = in_bucket
+    assert ended(capfd, *flags) == (0, "Judged. Look at gs://somebody/r/report.html\n")
+    assert inside(objects) == REPORT
+    metrics = json.loads(objects["r/metrics.json"])
+    assert metrics["sets"]["real"]["pixel_mm"] == 0.4
+    with places.Bucket("gs://somebody/r") as place:
+        for name in ("figures/tsne.png", "model_card.md", "notes.txt", "figures/my own.png"):
+            place.write(name, name.encode())
+        assert ended(capfd, *flags)[0] == 0
+        assert inside(objects) == REPORT | {"notes.txt", "figures/my own.png"}
+        # Whatever of it comes not to its end, the same command brings it there.
+        faults["radiology.csv"] = 503
+        status, said = ended(capfd, *flags)
+        assert (status, said.count("error: ")) == (75, 1)
+        assert "error: gs://somebody/r/radiology.csv: cannot be written (" in said
+        assert objects["r/metrics.json"] == b""
+        faults.clear()
+        assert ended(capfd, *flags)[0] == 0
+        assert json.loads(objects["r/metrics.json"]) == metrics
+        assert inside(objects) == REPORT | {"notes.txt", "figures/my own.png"}
+        with only_writer(place):
+            status, said = ended(capfd, *flags)
+            assert (status, said.count("\n")) == (2, 1)
+            assert said.startswith(f"error: --output=gs://somebody/r: in use by process {os.getpid()} on ")
+        place.write("metrics.json", b"{}")
+        status, said = ended(capfd, *flags)
+        assert status == 2
+        assert said.startswith("error: --output=gs://somebody/r: holds figures, metrics.json, radiology.csv, report")
+
+
+@pytest.mark.parametrize(("how", "status"), [(403, 2), (404, 2), (503, 75)])
+def test_a_bucket_that_may_not_be_written_to_is_told_before_any_work(how, status, in_bucket, capfd, monkeypatch):
+    objects, flags, faults = in_bucket
+    faults["lock.json"] = how
+    monkeypatch.setattr(judge, "evaluate", None)
+    found, said = ended(capfd, *flags)
+    assert (found, said.count("\n")) == (status, 1)
+    assert said.startswith("error: gs://somebody/r/lock.json: cannot be written (")
+    assert not inside(objects)
+
+
+def test_a_turing_page_in_a_bucket(in_bucket, tmp_path, capfd):
+    objects, flags, _ = in_bucket
+    assert ended(capfd, *flags, "--turing", "--turing_num=4")[0] == 0
+    assert inside(objects) == {"turing.html", "turing.key.json"}
+    key = json.loads(objects["r/turing.key.json"])
+    answers = {i: {"answer": x["truth"], "confidence": 3, "seconds": 2} for i, x in key["images"].items()}
+    saved = {"format": "skullgan_jax turing answers 1", "test": key["test"], "answers": answers}
+    (tmp_path / "a.json").write_text(json.dumps(saved | {"reader": {"name": "A. Reader", "role": "", "years": 9}}))
+    assert ended(capfd, f"--turing_results={tmp_path}/a.json", flags[-1])[0] == 0
+    assert json.loads(objects["r/turing.json"])["readers"][0]["accuracy"]["value"] == 1
+    status, said = ended(capfd, *flags, "--turing", "--turing_num=2")
+    assert (status, said.count("\n")) == (2, 1)
+    assert "gs://somebody/r/turing.key.json" in said
+    assert json.loads(objects["r/turing.key.json"]) == key
 
 
 @pytest.mark.parametrize("module", ["matplotlib", "sklearn"])

@@ -98,7 +98,7 @@ def test_what_changed_is_sent_and_what_says_of_it_comes_last(served, monkeypatch
             (place.local / "model" / name).write_text("changed")
         place.sync()
         gone, *_, last = written
-        assert (gone, last) == (("model/model.json", None), ("model/model.json", b"changed"))
+        assert (gone, last) == (("model/model.json", b""), ("model/model.json", b"changed"))
     assert not list(place.local.parents[1].glob(f".*{place.local.parent.name}*"))
     with places.Bucket(URL) as place:
         place.bring("model/", "metrics.jsonl", "nothing", "no/")

@@ -7,9 +7,13 @@ import sys
 import zlib
 
 import jax
+import numpy as np
 import pytest
+from jax import monitoring
 
-from skullgan_jax.machine import memory, programs
+from skullgan_jax.errors import MachineError
+from skullgan_jax.machine import memory, places, programs
+from tests import bucket
 from tests.conftest import ROOT, cache_in
 
 # A program that is compiled, and how often XLA was asked to, from Python.
@@ -89,6 +93,45 @@ def test_one_folder_for_as_long_as_one_of_several_needs_it(tmp_path, compiled, m
         assert programs.took("step") is None
     finally:
         cache_in(compiled)
+
+
+def test_programs_of_a_bucket(compiled, monkeypatch, capfd):
+    """The next process finds what this one compiled, in a folder of another name; without the bucket it compiles."""
+    seen, faults, before = [], [], jax.config.jax_persistent_cache_enable_xla_caches
+    monitoring.register_event_listener(seen.append)
+    monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "initial_delay": "1ms"})
+
+    def process():
+        """How many programs of two were found by one that begins, and how it went for the second of them."""
+        monkeypatch.setattr(programs, "_bucket", None)
+        cache_in("gs://somebody/compiled")
+        seen.clear()
+        for factor in (3, 5):
+            with programs.kept():
+                assert int(jax.jit(lambda x: (x * factor).sum())(np.arange(4))) == 6 * factor  # noqa: B023
+                programs.note(f"step-{factor}", 41.26)
+                assert programs.took(f"step-{factor}") == 41.3
+        return sum(name.endswith("/cache_hits") for name in seen), jax.config.jax_compilation_cache_dir
+
+    try:
+        with bucket.serving(lambda method, _: 503 if method in faults else None) as (address, objects):
+            monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+            found, folders = zip(process(), process(), strict=True)
+            assert found == (0, 2)
+            assert folders[0] != folders[1]
+            names = {name.removeprefix(f"compiled/{memory.kind()}/") for name in objects}
+            assert {"step-3.seconds", "step-5.seconds"} < names
+            assert sum(name.endswith("-cache") for name in names) == 2
+            faults.append("POST")
+            objects.clear()
+            assert process()[0] == 0
+            faults.append("GET")
+            with pytest.raises(MachineError, match="gs://somebody/compiled"):
+                process()
+    finally:
+        jax.config.update("jax_persistent_cache_enable_xla_caches", before)
+        cache_in(compiled)
+        monitoring.unregister_event_listener(seen.append)
 
 
 def test_what_was_not_read_for_longest_goes_first(tmp_path):

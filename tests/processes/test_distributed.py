@@ -51,14 +51,14 @@ def start_job(start):
         process.kill()
 
 
-def wait_for(path, steps: int, processes):
-    """Return when so many steps are recorded."""
-    for _ in range(1200):
+def wait_for(path, steps: int, processes, within: float = 120):
+    """Return when so many steps are recorded, within so many seconds."""
+    for _ in range(round(10 * within)):
         if path.exists() and sum("loss_d" in line for line in path.read_text().splitlines()) >= steps:
             return
         assert all(p.poll() is None for p in processes), [p.communicate() for p in processes]
         time.sleep(0.1)
-    raise AssertionError(f"{path}: no {steps} steps in two minutes")
+    raise AssertionError(f"{path}: no {steps} steps in {within} s")
 
 
 STEADY = ("--config.recipe.lr=3e-4", "--config.final_slices=0")

@@ -13,6 +13,7 @@ import tomllib
 import pytest
 import yaml
 
+from skullgan_jax.machine import paths
 from tests.conftest import ROOT
 
 LAUNCH = ROOT / "launch"
@@ -131,9 +132,9 @@ def test_local_hands_signals_on(number, tmp_path):
 
 @pytest.fixture(scope="module")
 def manifests():
-    """The documents of the file: the volume and the two variants, by their label."""
+    """The documents of the file, two variants, by their label."""
     documents = list(yaml.safe_load_all((LAUNCH / "jobset.yaml").read_text()))
-    return {d["metadata"].get("labels", {}).get("device", "both"): d for d in documents}
+    return {d["metadata"]["labels"]["device"]: d for d in documents}
 
 
 def _pod(jobset):
@@ -143,7 +144,7 @@ def _pod(jobset):
 
 @pytest.mark.parametrize(("device", "resource", "hosts"), [("gpu", "nvidia.com/gpu", 2), ("tpu", "google.com/tpu", 4)])
 def test_jobset_places_processes(manifests, device, resource, hosts):
-    jobset, claim = manifests[device], manifests["both"]
+    jobset = manifests[device]
     assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     replicated, job, pod = _pod(jobset)
     assert (job["completionMode"], job["parallelism"], job["completions"]) == ("Indexed", hosts, hosts)
@@ -158,12 +159,12 @@ def test_jobset_places_processes(manifests, device, resource, hosts):
     index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     assert environ["JAX_PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"] == index
     assert container["resources"]["limits"][resource] >= 4
-    # One folder for all of them.
-    assert (claim["kind"], claim["spec"]["accessModes"]) == ("PersistentVolumeClaim", ["ReadWriteMany"])
-    volume = next(v for v in pod["volumes"] if v["name"] == "data")
-    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-    mount = next(m for m in container["volumeMounts"] if m["name"] == "data")["mountPath"]
-    assert f"--workdir={mount}/runs/skull" in container["args"]
+    # Nothing for all of them but a bucket, to which an account has the rights.
+    assert not [v for v in pod.get("volumes", ()) if "emptyDir" not in v]
+    flags = dict(word.removeprefix("--").split("=") for word in container["args"] if "=" in word)
+    assert all(paths.is_remote(flags[name]) for name in ("workdir", "config.data.path"))
+    assert paths.is_remote(environ["JAX_COMPILATION_CACHE_DIR"]["value"])
+    assert pod["serviceAccountName"]
     assert "--distributed" in container["args"]
 
 

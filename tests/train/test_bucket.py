@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from skullgan_jax.errors import MachineError
+from skullgan_jax.data import phantom
+from skullgan_jax.errors import InputError, MachineError
 from skullgan_jax.machine import places
 from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import load
@@ -57,6 +58,29 @@ def test_a_run_in_a_bucket_is_that_in_a_folder(tiny, finished, final_state, tmp_
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
+@pytest.mark.all
+def test_a_run_that_begins_with_what_is_in_a_bucket(tiny, tmp_path, monkeypatch):
+    """Slices, and a checkpoint of another run to continue from: the losses are those of folders."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "slices.npy", phantom.segments(16, 4))
+    with bucket.serving() as (address, _):
+        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+        with places.opened("gs://somebody/data") as place:
+            place.write("slices.npy", (tmp_path / "slices.npy").read_bytes())
+        found = []
+        for where, data in ((tmp_path, tmp_path), ("gs://somebody/runs", "gs://somebody/data")):
+            flags = {"data.path": f"{data}/slices.npy", "final_slices": 0}
+            train(tiny(epochs=1, **flags), f"{where}/one")
+            train(tiny(epochs=2, checkpoint=f"{where}/one", **flags), f"{where}/two")
+            with places.opened(f"{where}/two") as place:
+                found.append(losses(place.read("metrics.jsonl")[0].decode()))
+        assert found[0] == found[1]
+        assert [row[0] for row in found[0] if row[1]] == [5, 6, 7, 8]
+        line = r"--config.checkpoint=gs://somebody/runs/three: holds no checkpoint; give a training workdir"
+        with pytest.raises(InputError, match=line):
+            train(tiny(checkpoint="gs://somebody/runs/three"), tmp_path / "three")
+
+
 @pytest.fixture
 def job(start, monkeypatch):
     """A function of a folder for each of two processes of one job, and flags: the processes, with only a bucket shared.
@@ -75,6 +99,7 @@ def job(start, monkeypatch):
                 "JAX_PROCESS_ID": str(process),
                 "HOME": str(folder),
                 "TMPDIR": str(folder),
+                "JAX_COMPILATION_CACHE_DIR": "gs://somebody/compiled",
             }
             env = place | devices(1)
             running.append(start(URL, "--distributed", *STEADY, *flags, env=env, code=_ALIKE))
@@ -107,19 +132,20 @@ def _kills(job, final_state, tmp_path, monkeypatch, kills: int, flags=()):
         monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
         found = {}
         for name in ("whole", "killed"):
-            objects.clear()
+            for key in [key for key in objects if key.startswith("runs/")]:
+                del objects[key]
             for _ in range(kills if name == "killed" else 0):
                 before, processes = dict(objects), job(folders, *flags)
                 # Soon after a checkpoint, or at any moment of the start.
-                later, until = random.uniform(0, 2), random.choice((300, random.uniform(3, 20))) if before else 300
+                later, until = random.uniform(0, 2), random.choice((300, random.uniform(3, 20)))
+                until = until if _checkpoints(before) else 300
                 _wait_for(lambda before=before: _checkpoints(objects) - _checkpoints(before), until)
                 time.sleep(later)
                 assert processes[0].poll() is None, "it ended before it was killed; give it more epochs"
                 for process in processes[:: random.choice((1, -1))]:
                     process.kill()
                     time.sleep(random.uniform(0, 1))
-            for process in job(folders, *flags):
-                ended(process, 0)
+            said = [ended(process, 0, within=300 + 120 * kills) for process in job(folders, *flags)]
             with places.opened(URL) as place:
                 place.fetch(f"checkpoints/{max(map(int, place.folders('checkpoints')))}")
                 found[name] = final_state(place.local), losses(objects["runs/skull/metrics.jsonl"].decode())
@@ -128,6 +154,7 @@ def _kills(job, final_state, tmp_path, monkeypatch, kills: int, flags=()):
             listed = [json.loads(objects[n])["folder"] for n in _checkpoints(objects)]
             inside = {n.split("/")[3] for n in objects if n.startswith("runs/skull/checkpoints/")}
             assert {n for n in inside if not n.endswith(".json")} == {folder.rpartition("/")[2] for folder in listed}
+    assert "the step was compiled before" in said[0]
     (whole_step, whole), whole_losses = found["whole"]
     (step, killed), killed_losses = found["killed"]
     assert (step, killed_losses) == (whole_step, whole_losses)
