@@ -183,6 +183,14 @@ def test_a_discriminator_of_another_kind_stays_here(converted, tmp_path, capsys)
     jax.tree.map(np.testing.assert_array_equal, (params, stats), (converted.g_params, converted.g_stats))
 
 
+def test_a_floor_stays_here_and_is_said(converted, tmp_path, capsys):
+    scale = dataclasses.replace(converted.calibration, hu_floor=213)
+    dataclasses.replace(converted, calibration=scale).save(tmp_path / "model")
+    convert.run([f"--model={tmp_path}/model", f"--output={tmp_path}/out", "--to=torch"])
+    said = capsys.readouterr().err
+    assert f"netG draws below 213 HU, too: set that to {scale.hu_min:g}, as is done here" in said
+
+
 @pytest.mark.slow
 def test_full_size_against_torch(tmp_path):
     """Forward within 1e-4 of torch, the way there and back exact, at 203 million parameters."""

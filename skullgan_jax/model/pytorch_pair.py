@@ -187,7 +187,7 @@ def _scale_of_background(look: Callable, pair: Pair, params: Weights, stats: Wei
 def write(trained: Model, folder: pathlib.Path, to: str) -> list[pathlib.Path]:
     """Write the published networks' state dicts: netG and netD, .pth or .safetensors, into a new folder.
 
-    A discriminator of another kind than the published is left out, which is said.
+    A discriminator of another kind than the published is left out, and so is a floor of HU, which is said.
 
     Args:
       trained: the model.
@@ -201,6 +201,8 @@ def write(trained: Model, folder: pathlib.Path, to: str) -> list[pathlib.Path]:
     if trained.d_params is not None and trained.pair.d_norm != "batch":
         say("netD is not written: this discriminator has no BatchNorm, and PyTorch's, the published one, has")
         del networks["discriminator"]
+    if (floor := trained.calibration.hu_floor) is not None:
+        say(f"netG draws below {floor:g} HU, too: set that to {trained.calibration.hu_min:g}, as is done here")
     names = []
     with files.whole(folder) as partial:
         partial.mkdir()

@@ -48,10 +48,10 @@ def _by_platform(cpu, other):
         @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
         @functools.partial(jax.jit, static_argnums=0)
         def chosen(shape, *operands):
-            forms = (functools.partial(form, shape) for form in (on_cpu, elsewhere))
+            here, there = (functools.partial(form, shape) for form in (on_cpu, elsewhere))
             if operands[0].dtype != jnp.float32:
-                return elsewhere(shape, *operands)
-            return lax.platform_dependent(*operands, cpu=next(forms), default=next(forms))
+                return there(*operands)
+            return lax.platform_dependent(*operands, cpu=here, default=there)
 
         return chosen
 
