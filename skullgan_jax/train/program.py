@@ -39,8 +39,8 @@ def places(plan) -> Places:
 def make_train_step(pair, recipe, *, seed: int, steps_per_epoch: int, steps: int, calibration):
     """The step of a recipe: `train_step(state, batch) -> (state, metrics)`."""
     if isinstance(recipe, Relativistic):
-        floor = calibration.hu_floor
-        floor = None if floor is None else float(calibration.to_unit(np.float32(floor)))
+        hu = calibration.hu_floor
+        floor = None if hu is None else float(calibration.to_unit(np.float32(hu)))
         return relativistic.make_train_step(pair, recipe, seed=seed, steps=steps, floor=floor)
     return published.make_train_step(pair, recipe, seed=seed, steps_per_epoch=steps_per_epoch)
 
@@ -62,7 +62,8 @@ def compiled(plan, at: Places) -> Compiled:
     """Compile the step, before the clock of the progress line starts; how long that may take, is said before."""
     started = time.monotonic()
     run = make_train_step(
-        *(plan.pair, plan.recipe),
+        plan.pair,
+        plan.recipe,
         seed=plan.config.seed,
         steps_per_epoch=plan.steps_per_epoch,
         steps=plan.total,

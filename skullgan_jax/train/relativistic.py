@@ -2,7 +2,8 @@
 
 It has no gates, plateaus, blurred reals or label smoothing, and no BatchNorm in the discriminator. What it has instead:
 each fake is compared with a real one, the discriminator is kept smooth about both, and sees them moved and grainy
-alone, and the generator that is kept is an average of the one that moves.
+alone, and reals without the sharp edge that they were cut out by, and the generator that is kept is an average of the
+one that moves.
 """
 
 import dataclasses
