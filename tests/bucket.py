@@ -11,6 +11,8 @@ import threading
 import time
 import urllib.parse
 
+import pytest
+
 FORBIDDEN = "forbidden"  # a bucket that one may not write to
 
 
@@ -112,18 +114,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(fault=lambda method, name: None):
-    """Gives the address and the objects, name -> bytes.
+def serving(fault=lambda method, name: None, holding=()):
+    """Gives the objects, name -> bytes, of all that this process and those that it starts ask of gs:// meanwhile.
 
-    `fault(method, name)` says how a request fails: by a status, "cut" or, in seconds, late; None serves it.
+    `fault(method, name)` says how a request fails: by a status, "cut" or, in seconds, late; None serves it. `holding`
+    is what is there to begin with.
     """
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.objects, server.generations, server.lock = {}, {}, threading.Lock()
     server.next, server.fault = itertools.count(1), fault
+    server.objects, server.lock = dict(holding), threading.Lock()
+    server.generations = {name: next(server.next) for name in server.objects}
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", server.objects
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TENSORSTORE_GCS_HTTP_URL", f"http://127.0.0.1:{server.server_port}")
+            patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
+            yield server.objects
     finally:
         server.shutdown()
         server.server_close()

@@ -18,7 +18,7 @@ from flax import traverse_util
 import skullgan_jax
 from skullgan_jax import convert
 from skullgan_jax.errors import InputError
-from skullgan_jax.machine import lock, places
+from skullgan_jax.machine import lock
 from skullgan_jax.model import draw, pytorch_file, pytorch_names, pytorch_pair
 from skullgan_jax.model.load import load
 from skullgan_jax.nets.pair import Pair
@@ -80,12 +80,8 @@ def test_the_networks_answer_as_pytorch_did(converted):
 def test_files_in_a_bucket(converted, monkeypatch, capsys, tmp_path):
     """Are the same pair, under their own names; one that is not there, or damaged, is told by its URL."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    with bucket.serving() as (address, _):
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
-        with places.Bucket("gs://somebody/w") as place:
-            for path in BOTH.values():
-                place.write(path.name, path.read_bytes())
-            place.write("bad.pth", b"PK bad")
+    there = {path.name: path.read_bytes() for path in BOTH.values()} | {"bad.pth": b"PK bad"}
+    with bucket.serving(holding={f"w/{name}": data for name, data in there.items()}):
         urls = {net: f"gs://somebody/w/{path.name}" for net, path in BOTH.items()}
         status, said = command(monkeypatch, capsys, **urls, output=tmp_path / "m", hu_scale="signed")
         assert status == 0, said

@@ -1,11 +1,8 @@
 """Whose an error of the system or of a library is to mend, and what a command exits with."""
 
-import contextlib
 import errno
-import http.server
 import os
 import socket
-import threading
 import types
 
 import numpy as np
@@ -95,41 +92,12 @@ def test_a_scan_is_left_out_for_what_is_its_own_alone(name, monkeypatch, tmp_pat
         assert dataset._cut_part(*part) == line
 
 
-@contextlib.contextmanager
-def answering(status):
-    """The address of a bucket that gives one answer to everything."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-        def do_GET(self):
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_POST = do_GET
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.mark.parametrize(("answer", "status"), [(503, 75), (429, 75), (403, 2)])
 def test_a_bucket_that_does_not_answer(answer, status, monkeypatch, capsys):
     """For as long as it is asked: here moments, as it is a minute."""
-    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
     soon = {"max_retries": 2, "initial_delay": "1ms", "max_delay": "1ms"}
     monkeypatch.setattr(rows, "_CONTEXT", ts.Context({"gcs_request_retries": soon}))
-    with answering(answer) as address:
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+    with bucket.serving(lambda *_: answer):
         for call in (Store, Store.attributes, lambda path: Store.create(path, ABOUT, rows=20, shard=16)):
             with pytest.raises(SystemExit) as ended, refusing():
                 call(f"gs://bucket-{answer}/s.zarr")
@@ -144,11 +112,9 @@ def hang_up(handler):
 
 def test_a_bucket_that_stops_answering_is_not_damaged(monkeypatch):
     """What it has is neither missing nor to be drawn again."""
-    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
     soon = {"max_retries": 2, "initial_delay": "1ms", "max_delay": "1ms"}
     monkeypatch.setattr(rows, "_CONTEXT", ts.Context({"gcs_request_retries": soon}))
-    with bucket.serving() as (address, _):
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+    with bucket.serving():
         store = Store.create("gs://somebody/s.zarr", ABOUT, rows=16, shard=16)
         fill(store, [0])
         assert store.finished(0)

@@ -163,13 +163,8 @@ class Bucket:
         shutil.rmtree(self.local, ignore_errors=True)  # after an error a library may be writing there still
         self._open.close()
 
-    @contextlib.contextmanager
-    def naming(self) -> Iterator[None]:
-        try:
-            yield
-        except Told as error:
-            error.args = (str(error).replace(str(self.local), self._url),)
-            raise
+    def naming(self) -> contextlib.AbstractContextManager[None]:
+        return naming(self.local, self._url)
 
     def read(self, name: str) -> tuple[bytes | None, bytes]:
         found = self._asked(f"{name}: read", self._kv.read, name)
@@ -338,6 +333,16 @@ class Bucket:
             if be == "opened" or str(error).startswith("NOT_FOUND:"):
                 raise InputError(f"{line}; give a bucket that is there") from None
             raise by_cause(error, f"{line}; see to the bucket and the network", MachineError) from None
+
+
+@contextlib.contextmanager
+def naming(local: str | os.PathLike, given: str | os.PathLike) -> Iterator[None]:
+    """What fails in the block names what the user gave, and not what it is on this machine."""
+    try:
+        yield
+    except Told as error:
+        error.args = (str(error).replace(str(local), str(given)),)
+        raise
 
 
 Place = Folder | Bucket

@@ -59,7 +59,10 @@ def read(
     """
     given = {"generator": generator} | ({} if discriminator is None else {"discriminator": discriminator})
     here = {net: _here(path) for net, path in given.items()}
-    state_dicts = {net: _state_dict(net, path, given[net]) for net, path in here.items()}  # views of the mapped files
+    state_dicts = {}  # views of the mapped files
+    for net, path in here.items():
+        with places.naming(path, given[net]):
+            state_dicts[net] = _state_dict(net, path)
     try:
         pair = pytorch_names.sizes(state_dicts)
     except InputError as error:
@@ -115,14 +118,7 @@ def _here(path: str | os.PathLike) -> pathlib.Path:
     return file
 
 
-def _state_dict(net: str, path: pathlib.Path, given: str | os.PathLike) -> dict:
-    try:
-        return _read_state_dict(net, path)
-    except InputError as error:
-        raise InputError(str(error).replace(str(path), str(given))) from None
-
-
-def _read_state_dict(net: str, path: pathlib.Path) -> dict:
+def _state_dict(net: str, path: pathlib.Path) -> dict:
     if path.suffix == ".safetensors":
         try:
             path.stat()  # safetensors would not name the file

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from skullgan_jax.data import phantom
 from skullgan_jax.data.open import open_data, open_held_out
-from skullgan_jax.errors import InputError
+from skullgan_jax.errors import InputError, MachineError
 from skullgan_jax.machine import places
 from tests import bucket
 
@@ -46,11 +46,7 @@ def test_what_prepare_wrote_to_a_bucket(tmp_path, monkeypatch):
     folder.mkdir()
     prepared(folder, ("train", "held_out"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    with bucket.serving() as (address, objects):
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
-        with places.Bucket("gs://somebody/skulls") as place:
-            for path in folder.iterdir():
-                place.write(path.name, path.read_bytes())
+    with bucket.serving(holding={f"skulls/{path.name}": path.read_bytes() for path in folder.iterdir()}) as objects:
         there, here = (open_data(data_of(path), 0) for path in ("gs://somebody/skulls", folder))
         np.testing.assert_array_equal(there.images, here.images)
         assert (there.fingerprint, there.pixel_mm) == (here.fingerprint, 0.5)
@@ -60,6 +56,16 @@ def test_what_prepare_wrote_to_a_bucket(tmp_path, monkeypatch):
         objects["skulls/summary.json"] = b"{"
         with pytest.raises(InputError, match=r"gs://somebody/skulls/summary\.json: damaged; prepare"):
             open_data(data_of("gs://somebody/skulls"), 0)
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(503, MachineError), (403, InputError)])
+def test_a_bucket_that_gives_no_answer(answer, kind, monkeypatch):
+    monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "initial_delay": "10ms"})
+    with (
+        bucket.serving(lambda *_: answer),
+        pytest.raises(kind, match=r"^gs://somebody/skulls/summary\.json: cannot be"),
+    ):
+        open_data(data_of("gs://somebody/skulls"), 0)
 
 
 def test_a_file_has_none(tmp_path):

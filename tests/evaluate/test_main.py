@@ -231,12 +231,9 @@ def in_bucket(few, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "write", lambda path, *_: path.write_text("a page"))
     monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "initial_delay": "10ms"})
     monkeypatch.setenv("HOME", str(tmp_path))
-    with bucket.serving(fault) as (address, objects):
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
-        with places.Bucket("gs://somebody/sets") as place:
-            for name in ("real", "fake"):
-                place.write(f"{name}.npy", (tmp_path / f"{name}.npy").read_bytes())
-                place.write(f"{name}.json", b'{"pixel_mm": 0.4}')
+    names = ("real", "fake")
+    slices = {f"sets/{name}.npy": (tmp_path / f"{name}.npy").read_bytes() for name in names}
+    with bucket.serving(fault, slices | {f"sets/{name}.json": b'{"pixel_mm": 0.4}' for name in names}) as objects:
         url = "gs://somebody/sets"
         yield objects, [f"--real={url}/real.npy", f"--fake={url}/fake.npy", "--output=gs://somebody/r/"], faults
 
@@ -246,7 +243,7 @@ def inside(objects) -> set[str]:
     return {name.removeprefix("r/") for name in objects if name.startswith("r/")}
 
 
-def test_a_report_in_a_bucket(in_bucket, tmp_path, capfd):
+def test_a_report_in_a_bucket(in_bucket, capfd):
     """It takes the place of the last one, what is the user's stays, and the sets are in a bucket, too."""
     objects, flags, faults = in_bucket
     assert ended(capfd, *flags) == (0, "Judged. Look at gs://somebody/r/report.html\n")

@@ -24,8 +24,7 @@ def served(monkeypatch, tmp_path):
 
     monkeypatch.setattr(places, "_RETRIES", {"max_retries": 2, "initial_delay": "10ms"})
     monkeypatch.setenv("HOME", str(tmp_path))
-    with bucket.serving(fault) as (address, objects):
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+    with bucket.serving(fault) as objects:
         yield objects, faults
 
 

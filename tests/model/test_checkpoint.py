@@ -374,11 +374,10 @@ def test_what_is_read_while_it_is_replaced(saved, tmp_path):
     assert steps(workdir) == [3]
 
 
-def test_the_same_in_a_bucket(monkeypatch):
+def test_the_same_in_a_bucket():
     """And nothing of what went is left there."""
     tries, url = [], "gs://somebody/run"
-    with bucket.serving() as (address, objects):
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+    with bucket.serving() as objects:
         with places.opened(url) as place, places.opened(url) as there:
             writer = checkpoint.Checkpoints(place)
             for step in (1, 2):

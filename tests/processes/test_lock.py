@@ -18,11 +18,9 @@ from tests import bucket
 @pytest.fixture
 def place(monkeypatch):
     monkeypatch.setattr(lock, "LEASE_SECONDS", 0.8)
-    with bucket.serving() as (address, objects):
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
-        with places.Bucket("gs://somebody/run") as place:
-            place.objects = objects
-            yield place
+    with bucket.serving() as objects, places.Bucket("gs://somebody/run") as place:
+        place.objects = objects
+        yield place
 
 
 def elsewhere(place) -> dict:

@@ -335,7 +335,7 @@ def test_interrupted_it_goes_on(command, tmp_path, monkeypatch, name):
     assert files(tmp_path / "one") == files(tmp_path / "whole")
 
 
-def _start(model, output, num, compiled, processes, *flags, **variables):
+def _start(model, output, num, compiled, processes, *flags):
     """The processes of a job."""
     command = [
         sys.executable,
@@ -347,16 +347,12 @@ def _start(model, output, num, compiled, processes, *flags, **variables):
         "--seed=3",
         *flags,
     ]
-    environment = (
-        os.environ
-        | variables
-        | {
-            "JAX_COMPILATION_CACHE_DIR": compiled,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",  # set, the process does not start itself again
-        }
-    )
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": compiled,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",  # set, the process does not start itself again
+    }
     return [
         subprocess.Popen(
             [*command, f"--output={output}", f"--process={process}", f"--processes={processes}"],
@@ -401,20 +397,17 @@ def test_kill_9_at_any_moment(kills, command, small_model, compiled, tmp_path):
 @pytest.mark.parametrize(
     "which", [pytest.param("where", marks=pytest.mark.slow), pytest.param("unique", marks=pytest.mark.slow), "both"]
 )
-def test_who_is_left_of_a_selection_completes_it(
-    kills, which, command, measures, small_model, compiled, tmp_path, monkeypatch
-):
+def test_who_is_left_of_a_selection_completes_it(kills, which, command, measures, small_model, compiled, tmp_path):
     """Of three processes with nothing but a bucket in common one or two are killed; each other ends with all of it."""
     flags = {"where": f"mean_hu<{float(np.median(measures['mean_hu']))}", "unique": 300}
     flags = {name: value for name, value in flags.items() if which in (name, "both")}
     given = [f"--{name}={value}" for name, value in flags.items()]
     chance, num = random.Random(0), 0
-    with bucket.serving() as (address, objects):
-        variables = {"TENSORSTORE_GCS_HTTP_URL": address, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token"}
+    with bucket.serving() as objects:
         for _ in range(kills):
             num += 150
             before = len(objects)
-            running = _start(small_model, "gs://bucket/s.zarr", num, compiled, 3, *given, **variables)
+            running = _start(small_model, "gs://bucket/s.zarr", num, compiled, 3, *given)
             deadline = time.monotonic() + 600
             while len(objects) < before + 30:
                 assert time.monotonic() < deadline
@@ -426,8 +419,6 @@ def test_who_is_left_of_a_selection_completes_it(
             for process in running:
                 if process not in killed:
                     assert process.wait(timeout=300) == 0
-            for name, value in variables.items():
-                monkeypatch.setenv(name, value)
             store = Store("gs://bucket/s.zarr")
             assert (store.about["complete"], store.about["num"]) == (True, num)
         assert command(num=num, output=tmp_path / "whole.zarr", **flags)[0] == 0

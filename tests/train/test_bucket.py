@@ -27,12 +27,11 @@ def losses(text: str) -> list[tuple]:
 
 
 @pytest.mark.all
-def test_a_run_in_a_bucket_is_that_in_a_folder(tiny, finished, final_state, tmp_path, monkeypatch):
+def test_a_run_in_a_bucket_is_that_in_a_folder(tiny, finished, final_state, monkeypatch):
     """Stopped by a bucket that fails while a checkpoint is sent, and gone on with: the same bits and model."""
     monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "initial_delay": "10ms"})
     broken = []
-    with bucket.serving(lambda method, name: 503 if broken and "checkpoints/8" in name else None) as (address, objects):
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+    with bucket.serving(lambda method, name: 503 if broken and "checkpoints/8" in name else None) as objects:
         broken.append(True)
         with pytest.raises(
             MachineError, match=r"gs://somebody/runs/skull/checkpoints: saving .*; the checkpoint of step 4"
@@ -63,10 +62,7 @@ def test_a_run_that_begins_with_what_is_in_a_bucket(tiny, tmp_path, monkeypatch)
     """Slices, and a checkpoint of another run to continue from: the losses are those of folders."""
     monkeypatch.setenv("HOME", str(tmp_path))
     np.save(tmp_path / "slices.npy", phantom.segments(16, 4))
-    with bucket.serving() as (address, _):
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
-        with places.opened("gs://somebody/data") as place:
-            place.write("slices.npy", (tmp_path / "slices.npy").read_bytes())
+    with bucket.serving(holding={"data/slices.npy": (tmp_path / "slices.npy").read_bytes()}):
         found = []
         for where, data in ((tmp_path, tmp_path), ("gs://somebody/runs", "gs://somebody/data")):
             flags = {"data.path": f"{data}/slices.npy", "final_slices": 0}
@@ -82,7 +78,7 @@ def test_a_run_that_begins_with_what_is_in_a_bucket(tiny, tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def job(start, monkeypatch):
+def job(start):
     """A function of a folder for each of two processes of one job, and flags: the processes, with only a bucket shared.
 
     Each has a home and a TMPDIR of its own.
@@ -124,12 +120,11 @@ def _wait_for(condition, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def _kills(job, final_state, tmp_path, monkeypatch, kills: int, flags=()):
+def _kills(job, final_state, tmp_path, kills: int, flags=()):
     """Bits of a run of two processes of which either was killed so often are those of a run that was not."""
     random = np.random.default_rng(0)
     folders = [tmp_path / "host0", tmp_path / "host1"]
-    with bucket.serving() as (address, objects):
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+    with bucket.serving() as objects:
         found = {}
         for name in ("whole", "killed"):
             for key in [key for key in objects if key.startswith("runs/")]:
@@ -163,10 +158,10 @@ def _kills(job, final_state, tmp_path, monkeypatch, kills: int, flags=()):
 
 
 @pytest.mark.all
-def test_two_hosts_with_nothing_but_a_bucket(job, final_state, tmp_path, monkeypatch):
-    _kills(job, final_state, tmp_path, monkeypatch, 1, ("--config.shard_state=True",))
+def test_two_hosts_with_nothing_but_a_bucket(job, final_state, tmp_path):
+    _kills(job, final_state, tmp_path, 1, ("--config.shard_state=True",))
 
 
 @pytest.mark.slow
-def test_two_hosts_killed_at_twenty_moments(job, final_state, tmp_path, monkeypatch):
-    _kills(job, final_state, tmp_path, monkeypatch, 20, ("--config.epochs=30", "--config.shard_state=True"))
+def test_two_hosts_killed_at_twenty_moments(job, final_state, tmp_path):
+    _kills(job, final_state, tmp_path, 20, ("--config.epochs=30", "--config.shard_state=True"))
