@@ -4,6 +4,7 @@
     python benchmarks/pair.py --torch=tuned            # PyTorch with our allocator settings, too
     python benchmarks/pair.py --torch=none --dtype=bfloat16 --batches=16,64,256     # GPU or TPU
     python benchmarks/pair.py --what=recipes --nz=64 --ngf=16 --ndf=16    # the step of small_data.py:demo by the other
+    python benchmarks/pair.py --what=compile --nz=64 --ngf=16 --ndf=16    # what it takes to compile the two
 
 Rates are images per second. Arithmetic is counted from the published shapes (24.7 GFLOP per sampled image, 85 per
 training image at full size), whatever the form that computes them; `peak` is a matrix product of 8192 (CPU: 2048) in
@@ -22,7 +23,7 @@ import time
 
 import numpy as np
 
-from skullgan_jax.nets.pair import Pair, quick_to_compile
+from skullgan_jax.nets.pair import Pair, compiler_options, quick_to_compile
 
 
 def parse():
@@ -129,7 +130,7 @@ def main():
     device = jax.devices()[0]
     pair = Pair(nz=args.nz, ngf=args.ngf, ndf=args.ndf, dtype=args.dtype)
     recipe = step.Recipe(gate_epoch=10**6)  # both nets step, as for the first ten epochs
-    peer = None if args.torch == "none" or args.what == "recipes" else Torch(args.torch)
+    peer = None if args.torch == "none" or args.what in ("recipes", "compile") else Torch(args.torch)
 
     n = 8192 if device.platform != "cpu" else 2048
     a = jax.random.normal(jax.random.key(0), (n, n), jnp.dtype(args.dtype))
@@ -161,10 +162,31 @@ def main():
 
         return advance
 
+    small = Relativistic()
+    smooth = dataclasses.replace(pair, d_norm=small.d_norm)
+    other = relativistic.make_train_step(smooth, small, seed=0, steps=1000, floor=-0.8)
+
+    def compiling(name, pair, recipe, train_step):
+        """Print what the stages of compiling a step take, and how long its optimised program is."""
+        like = jax.eval_shape(lambda: state.create(*pair.init(0), recipe=recipe))
+        stages = {
+            "tracing": lambda _: jax.jit(train_step).trace(like, batch),
+            "lowering": lambda traced: traced.lower(),
+            "XLA": lambda lowered: lowered.compile(compiler_options()),
+        }
+        made, line = None, f"{name:10}"
+        for stage, make in stages.items():
+            start = time.perf_counter(), time.process_time()
+            made = make(made)
+            clock, cores = time.perf_counter() - start[0], time.process_time() - start[1]
+            line += f"  {stage} {clock:.1f} s ({cores:.1f} s of all cores)"
+        text = made.as_text()
+        print(f"{line}  {text.count(' fusion(')} fusions, {text.count(' dot(')} products", flush=True)
+
+    if "compile" in args.what:
+        compiling("published", pair, recipe, published)
+        compiling("small data", smooth, small, other)
     if "recipes" in args.what:
-        small = Relativistic()
-        smooth = dataclasses.replace(pair, d_norm=small.d_norm)
-        other = relativistic.make_train_step(smooth, small, seed=0, steps=1000, floor=-0.8)
         contestants = {"published": stepping(pair, recipe, published), "small": stepping(smooth, small, other)}
         seconds = alternate(contestants, args.rounds)
         print(
