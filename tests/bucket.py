@@ -129,7 +129,6 @@ def serving(fault=lambda method, name: None, holding=()):
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TENSORSTORE_GCS_HTTP_URL", f"http://127.0.0.1:{server.server_port}")
-            patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
             yield server.objects
     finally:
         server.shutdown()

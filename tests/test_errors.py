@@ -95,6 +95,7 @@ def test_a_scan_is_left_out_for_what_is_its_own_alone(name, monkeypatch, tmp_pat
 @pytest.mark.parametrize(("answer", "status"), [(503, 75), (429, 75), (403, 2)])
 def test_a_bucket_that_does_not_answer(answer, status, monkeypatch, capsys):
     """For as long as it is asked: here moments, as it is a minute."""
+    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
     soon = {"max_retries": 2, "initial_delay": "1ms", "max_delay": "1ms"}
     monkeypatch.setattr(rows, "_CONTEXT", ts.Context({"gcs_request_retries": soon}))
     with bucket.serving(lambda *_: answer):
@@ -112,6 +113,7 @@ def hang_up(handler):
 
 def test_a_bucket_that_stops_answering_is_not_damaged(monkeypatch):
     """What it has is neither missing nor to be drawn again."""
+    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
     soon = {"max_retries": 2, "initial_delay": "1ms", "max_delay": "1ms"}
     monkeypatch.setattr(rows, "_CONTEXT", ts.Context({"gcs_request_retries": soon}))
     with bucket.serving():

@@ -231,9 +231,11 @@ def in_bucket(few, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "write", lambda path, *_: path.write_text("a page"))
     monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "initial_delay": "10ms"})
     monkeypatch.setenv("HOME", str(tmp_path))
-    names = ("real", "fake")
-    slices = {f"sets/{name}.npy": (tmp_path / f"{name}.npy").read_bytes() for name in names}
-    with bucket.serving(fault, slices | {f"sets/{name}.json": b'{"pixel_mm": 0.4}' for name in names}) as objects:
+    with bucket.serving(fault) as objects:
+        with places.Bucket("gs://somebody/sets") as place:  # which says once a process whose credentials it has
+            for name in ("real", "fake"):
+                place.write(f"{name}.npy", (tmp_path / f"{name}.npy").read_bytes())
+                place.write(f"{name}.json", b'{"pixel_mm": 0.4}')
         url = "gs://somebody/sets"
         yield objects, [f"--real={url}/real.npy", f"--fake={url}/fake.npy", "--output=gs://somebody/r/"], faults
 

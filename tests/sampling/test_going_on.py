@@ -397,12 +397,15 @@ def test_kill_9_at_any_moment(kills, command, small_model, compiled, tmp_path):
 @pytest.mark.parametrize(
     "which", [pytest.param("where", marks=pytest.mark.slow), pytest.param("unique", marks=pytest.mark.slow), "both"]
 )
-def test_who_is_left_of_a_selection_completes_it(kills, which, command, measures, small_model, compiled, tmp_path):
+def test_who_is_left_of_a_selection_completes_it(
+    kills, which, command, measures, small_model, compiled, tmp_path, monkeypatch
+):
     """Of three processes with nothing but a bucket in common one or two are killed; each other ends with all of it."""
     flags = {"where": f"mean_hu<{float(np.median(measures['mean_hu']))}", "unique": 300}
     flags = {name: value for name, value in flags.items() if which in (name, "both")}
     given = [f"--{name}={value}" for name, value in flags.items()]
     chance, num = random.Random(0), 0
+    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
     with bucket.serving() as objects:
         for _ in range(kills):
             num += 150

@@ -274,8 +274,9 @@ def test_why_it_failed_is_told_for_long_names(tmp_path):
     assert "Not a directory" in refusal(lambda: Store.create(folder / "s.zarr", ABOUT, rows=40, shard=16))
 
 
-def test_a_bucket():
+def test_a_bucket(monkeypatch):
     """gs:// through the JSON API; one without rights is refused at once."""
+    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
     with bucket.serving() as objects:
         store = Store.create("gs://somebody/skulls.zarr", ABOUT, rows=20, shard=16)
         fill(store, range(2))
