@@ -7,7 +7,6 @@ one that moves.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 
 import jax
@@ -17,6 +16,7 @@ from jax import lax
 
 from skullgan_jax.nets import networks, rng
 from skullgan_jax.nets.pair import Pair
+from skullgan_jax.slices.fade import faded
 from skullgan_jax.train.recipe import Relativistic
 from skullgan_jax.train.state import AverageState
 
@@ -159,31 +159,6 @@ def mirrored(images, key, share: float):
     """Images (B, H, W, C), each mirrored left to right with probability `share`."""
     chosen = jax.vmap(lambda i: jax.random.bernoulli(jax.random.fold_in(key, i), share))(jnp.arange(len(images)))
     return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
-
-
-def faded(images, floor):
-    """Images (B, H, W, C) whose air, -1, takes beside bone what bone would have there if it went on as it does.
-
-    Of each of the eight neighbours that is bone the line through it and the pixel behind it goes on, or through half of
-    it where that is air; their mean, the nearer four counted twice. It is kept to four fifths of the way from -1 to
-    the floor, so that a sample of it that is cut at the floor has the outline of what was cut out. Bone stays.
-    """
-    over = jnp.pad(images + 1, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    height, width = images.shape[1:3]
-
-    def beside(down, right):
-        return over[:, 2 + down : 2 + down + height, 2 + right : 2 + right + width]
-
-    total = count = 0.0
-    for down, right in itertools.product((-1, 0, 1), repeat=2):
-        if (down, right) == (0, 0):
-            continue
-        nearest, behind = beside(down, right), beside(2 * down, 2 * right)
-        onward = jnp.where(behind > 0, 2 * nearest - behind, nearest / 2)
-        weight = jnp.where(nearest > 0, 1.0 if down and right else 2.0, 0.0)
-        total += weight * jnp.clip(onward, 0, 0.8 * (floor + 1))
-        count += weight
-    return jnp.where(images > -1, images, total / jnp.maximum(count, 1) - 1)
 
 
 def make_train_step(pair: Pair, recipe: Relativistic, *, seed: int, steps: int, floor: float | None):
