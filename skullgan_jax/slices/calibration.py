@@ -59,6 +59,11 @@ class Calibration:
         x -= 1
         return x
 
+    @property
+    def floor(self) -> float | None:
+        """hu_floor on the scale of the networks."""
+        return None if self.hu_floor is None else float(self.to_unit(np.float32(self.hu_floor)))
+
     def to_hu(self, x: Array) -> Array:
         """Gives hu = (x / 2 + 1 / 2) (hu_max - hu_min) + hu_min, float32: the inverse of `to_unit`, but for a floor."""
         hu = x.astype(np.float32)

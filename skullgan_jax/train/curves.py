@@ -74,13 +74,14 @@ def curves(path, records: list[dict], recipe, best: int | None) -> None:
 
 def progress(path, grids: list[pathlib.Path], *, most: int = 8) -> None:
     """The same fixed latents through training: up to `most` of the saved grids side by side."""
-    chosen = [grids[i] for i in sorted({round(i) for i in np.linspace(0, len(grids) - 1, most)})]
+    chosen = [image.imread(grids[i]) for i in sorted({round(i) for i in np.linspace(0, len(grids) - 1, most)})]
     columns = min(4, len(chosen))
     rows = -(-len(chosen) // columns)
-    figure = Figure(figsize=(4 * columns, 4 * rows), layout="constrained")
+    high, wide = chosen[0].shape[:2]
+    figure = Figure(figsize=(4 * columns, 4 * rows * high / wide), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for axis, file in zip(axes.flat, chosen, strict=False):
-        axis.imshow(image.imread(file))
+    for axis, grid in zip(axes.flat, chosen, strict=False):
+        axis.imshow(grid)
     pictures.save(figure, path)

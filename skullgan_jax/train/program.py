@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from skullgan_jax.command.progress import say
 from skullgan_jax.machine import memory, programs
@@ -39,9 +38,7 @@ def places(plan) -> Places:
 def make_train_step(pair, recipe, *, seed: int, steps_per_epoch: int, steps: int, calibration):
     """The step of a recipe: `train_step(state, batch) -> (state, metrics)`."""
     if isinstance(recipe, Relativistic):
-        hu = calibration.hu_floor
-        floor = None if hu is None else float(calibration.to_unit(np.float32(hu)))
-        return relativistic.make_train_step(pair, recipe, seed=seed, steps=steps, floor=floor)
+        return relativistic.make_train_step(pair, recipe, seed=seed, steps=steps, floor=calibration.floor)
     return published.make_train_step(pair, recipe, seed=seed, steps_per_epoch=steps_per_epoch)
 
 

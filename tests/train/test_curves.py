@@ -85,8 +85,8 @@ def test_both_are_pngs_and_no_backend_is_chosen(tmp_path):
     before = matplotlib.rcParams._get_backend_or_none()
     curves.curves(tmp_path / "curves.png", RECORDS, Recipe(), 20)
     for i in range(3):
-        matplotlib.image.imsave(tmp_path / f"{i}.png", np.zeros((8, 8)))
+        matplotlib.image.imsave(tmp_path / f"{i}.png", np.zeros((8, 16)))
     curves.progress(tmp_path / "progress.png", sorted(tmp_path.glob("[0-9].png")), most=2)
     shapes = [matplotlib.image.imread(tmp_path / f"{name}.png").shape for name in ("curves", "progress")]
-    assert shapes == [(1540, 880, 4), (440, 880, 4)]
+    assert shapes == [(1540, 880, 4), (220, 880, 4)]
     assert matplotlib.rcParams._get_backend_or_none() == before

@@ -15,6 +15,7 @@ from skullgan_jax.evaluate.measures import compare, intervals
 from skullgan_jax.evaluate.measures.embedding import folds
 from skullgan_jax.nets import networks, rng
 from skullgan_jax.nets.layers import BatchNorm
+from skullgan_jax.slices import fade
 from skullgan_jax.slices.chunks import in_chunks
 
 FOLDS = 2
@@ -134,7 +135,8 @@ def discriminator(model, sets: dict[str, np.ndarray], subjects: np.ndarray | Non
     Slices are mapped to [-1, 1] by the model's calibration and shown in shuffled batches of 16 of one set, BatchNorm by
     the batch, as in training; its running statistics are of neither reals nor fakes. Real is a logit above 0, and of a
     discriminator without BatchNorm, which learned from the differences of pairs alone, one above the median of all
-    reals and fakes. Trained until it could not tell, it should call about as many fakes as held-out reals real.
+    reals and fakes. Where samples have a floor, it is shown them and the reals fading into air, as it saw the reals.
+    Trained until it could not tell, it should call about as many fakes as held-out reals real.
 
     Args:
       model: with a discriminator.
@@ -148,8 +150,11 @@ def discriminator(model, sets: dict[str, np.ndarray], subjects: np.ndarray | Non
     """
     _, graph = model.pair.graphs()
 
+    fades = model.pair.d_norm == "none" and model.calibration.floor is not None
+
     @jax.jit
     def logits(params, stats, x):
+        x = fade.faded(x, model.calibration.floor) if fades else x
         return networks.apply(graph, params, stats, x, train=True)[0]
 
     def judged(name: str, hu: np.ndarray) -> np.ndarray:

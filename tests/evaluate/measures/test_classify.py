@@ -9,6 +9,8 @@ import skullgan_jax
 from skullgan_jax.data import phantom
 from skullgan_jax.evaluate.measures import classify
 from skullgan_jax.nets import networks
+from skullgan_jax.slices import fade
+from skullgan_jax.slices.calibration import Calibration
 from tests.support import quick_jit
 
 
@@ -50,6 +52,24 @@ def test_one_that_learned_from_pairs_calls_real_what_is_above_the_median(asked):
     assert found["real"]["value"] + found["fake"]["value"] == 1
     same = classify.discriminator(plain, {"real": hu, "fake": hu}, None, 0)
     assert (same["real"]["value"], same["passes"]) == (0.5, True)
+
+
+def test_with_a_floor_slices_are_shown_as_they_were_in_training(asked):
+    model, _, _ = asked
+    hu = np.zeros((32, 128, 128), np.int16)
+    hu[:, ::4] = np.random.default_rng(0).integers(400, 800, (32, 32, 1))  # rows, half of which air beside them takes
+    params = {k: v for k, v in model.d_params.items() if k.startswith("conv")}
+    calibration, pair = Calibration(0, 2000, 400), dataclasses.replace(model.pair, d_norm="none")
+    plain = dataclasses.replace(model, pair=pair, d_params=params, d_stats={}, calibration=calibration)
+    _, graph = pair.graphs()
+    run = quick_jit(lambda x: networks.apply(graph, params, {}, x, train=True)[0])
+    sharp = calibration.to_unit(hu.astype(np.float32))[..., None]
+    seen, unseen = (np.asarray(run(x)) for x in (np.asarray(fade.faded(sharp, -0.6)), sharp))
+    rank, otherwise = (np.argsort(np.argsort(logits)) for logits in (seen, unseen))
+    risen = rank - otherwise > np.median(rank - otherwise)
+    assert np.mean(rank[risen] > 15) > np.mean(otherwise[risen] > 15)
+    found = classify.discriminator(plain, {"real": hu[risen], "fake": hu[~risen]}, None, 0)
+    assert found["real"]["value"] == np.mean(rank[risen] > 15)
 
 
 def test_a_last_batch_that_is_not_full_is_filled_up(asked):
