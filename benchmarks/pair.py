@@ -2,6 +2,7 @@
 
     python benchmarks/pair.py                          # CPU, full size, alternating with PyTorch, medians
     python benchmarks/pair.py --torch=tuned            # PyTorch with our allocator settings, too
+    python benchmarks/pair.py --torch=best             # and in whichever of its modes is fastest, by name
     python benchmarks/pair.py --torch=none --dtype=bfloat16 --batches=16,64,256     # GPU or TPU
     python benchmarks/pair.py --what=recipes --nz=64 --ngf=16 --ndf=16    # the step of small_data.py:demo by the other
     python benchmarks/pair.py --what=compile --nz=64 --ngf=16 --ndf=16    # what it takes to compile the two
@@ -14,6 +15,7 @@ PyTorch runs in a process of its own, by default as it comes. The two take turns
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import os
 import resource
@@ -36,52 +38,81 @@ def parse():
     parser.add_argument("--ndf", type=int, default=64)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--torch", default="plain", choices=["plain", "tuned", "none"], help="its malloc")
+    parser.add_argument("--torch", default="plain", choices=["plain", "tuned", "best", "none"])
     parser.add_argument("--serve-torch", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+MODES = ("float32", "channels_last", "bfloat16", "compiled", "compiled bfloat16")  # of PyTorch, for --torch=best
 
 
 class Torch:
     """PyTorch in a process of its own, which runs what it is told and answers when it is done."""
 
     def __init__(self, malloc: str):
-        environment = {k: v for k, v in os.environ.items() if malloc == "tuned" or k != "GLIBC_TUNABLES"}
+        environment = {k: v for k, v in os.environ.items() if malloc != "plain" or k != "GLIBC_TUNABLES"}
         command = [sys.executable, *sys.argv, "--serve-torch"]
         self.process = subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def run(self, what: str, batch: int):
-        self.process.stdin.write(f"{what} {batch}\n")
+    def run(self, what: str, batch: int, mode: str = MODES[0]):
+        self.process.stdin.write(f"{what} {batch} {mode}\n")
         self.process.stdin.flush()
-        if self.process.stdout.readline() != "done\n":
-            raise RuntimeError("the PyTorch process failed")
+        if (answer := self.process.stdout.readline()) != "done\n":
+            raise RuntimeError(f"PyTorch, {mode}: {answer.strip() or 'the process failed'}")
 
 
 def serve_torch(args):
     """The other end of `Torch`."""
     import torch
+    from torch import nn
 
     from benchmarks import torch_peer
 
     torch.set_num_threads(os.cpu_count())
-    generator = trainer = None
-    for line in sys.stdin:
-        what, batch = line.split()
-        if generator is None:  # not before, so that the peak is measured on an idle machine
-            generator = torch_peer.init_weights(torch_peer.Generator(nz=args.nz, ngf=args.ngf))
-        z = torch.rand(int(batch), args.nz, 1, 1) * 2 - 1
+
+    class InMode(nn.Module):
+        """A network that computes as a mode says; what it gives is float32."""
+
+        def __init__(self, net: nn.Module, mode: str):
+            super().__init__()
+            self.net = net.to(memory_format=torch.channels_last) if "channels_last" in mode else net
+            self.call = torch.compile(net, dynamic=False) if "compiled" in mode else net
+            self.cast = "bfloat16" in mode
+
+        def forward(self, *inputs):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.cast):
+                return self.call(*inputs).float()
+
+    @functools.cache
+    def generator(mode):
+        return InMode(torch_peer.init_weights(torch_peer.Generator(nz=args.nz, ngf=args.ngf)), mode)
+
+    @functools.cache
+    def trainer(mode):
+        return torch_peer.Trainer(
+            generator(mode).train(), InMode(torch_peer.init_weights(torch_peer.Discriminator(ndf=args.ndf)), mode)
+        )
+
+    def run(what, batch, mode):
+        z = torch.rand(batch, args.nz, 1, 1) * 2 - 1
         if what == "sample":
+            net = generator(mode).eval()
             with torch.inference_mode():
-                generator.eval()(z)
+                net(z)
         else:
-            if trainer is None:
-                trainer = torch_peer.Trainer(
-                    generator.train(), torch_peer.init_weights(torch_peer.Discriminator(ndf=args.ndf))
-                )
-                reals = torch.tanh(torch.randn(int(batch), 1, 128, 128))
-            trainer.step(reals, reals, z, None, 0)
-        print("done", flush=True)
+            reals = torch.tanh(torch.randn(batch, 1, 128, 128))
+            trainer(mode).step(reals, reals, z, None, 0)
+
+    for line in sys.stdin:  # nothing is made before, so that the peak is measured on an idle machine
+        what, batch, mode = line.strip().split(" ", 2)
+        try:
+            run(what, int(batch), mode)
+        except Exception as error:  # a mode may not work here, the others do
+            print(repr(error).replace("\n", " ")[:200], flush=True)
+        else:
+            print("done", flush=True)
 
 
 def alternate(contestants: dict, rounds: int, calls: int = 3) -> dict:
@@ -143,9 +174,24 @@ def main():
     def report(name, batch, flop, seconds):
         ours = batch / seconds["ours"]
         line = f"{name:10} {batch:6} {ours:10.2f} {ours * flop / peak:8.2f}"
-        if "torch" in seconds:
-            line += f" {batch / seconds['torch']:10.2f} {seconds['torch'] / seconds['ours']:6.2f}"
+        if theirs := {mode: taken for mode, taken in seconds.items() if mode != "ours"}:
+            best = min(theirs, key=theirs.get)
+            line += f" {batch / theirs[best]:10.2f} {theirs[best] / seconds['ours']:6.2f}"
+            line += f"  {best} of {', '.join(f'{m} {batch / t:.2f}' for m, t in theirs.items())}" * (len(theirs) > 1)
         print(line, flush=True)
+
+    def peers(what, batch):
+        """What PyTorch does in each of the modes that are asked for and work here."""
+        found = {}
+        for mode in MODES if args.torch == "best" else MODES[:1]:
+            run = functools.partial(peer.run, what, batch, mode)
+            try:
+                run()
+            except RuntimeError as error:
+                print(error, flush=True)
+            else:
+                found[mode] = run
+        return found
 
     reals = np.tanh(np.random.default_rng(0).standard_normal((args.batch, 128, 128, 1), np.float32))
     batch = {"real": jnp.asarray(reals), "blur": jnp.asarray(reals)}
@@ -203,13 +249,13 @@ def main():
                 "ours": lambda b=batch: generate(g_params, g_stats, draw.key(0), jnp.arange(b)).block_until_ready()
             }
             if peer:
-                contestants["torch"] = lambda b=batch: peer.run("sample", b)
+                contestants |= peers("sample", batch)
             report("sample", batch, g_flop, alternate(contestants, args.rounds))
         del g_params, g_stats
     if "step" in args.what:
         contestants = {"ours": stepping(pair, recipe, published)}
         if peer:
-            contestants["torch"] = lambda: peer.run("step", args.batch)
+            contestants |= peers("step", args.batch)
         # Forward and both gradients of G; D on reals and fakes with both, and once more for the gradient of its input.
         report("step", args.batch, 3 * g_flop + 8 * d_flop, alternate(contestants, args.rounds))
     memory = device.memory_stats() or {}

@@ -37,7 +37,8 @@ PARTS = {  # name: the flags that take it away
     "falling penalties": ("recipe.gamma_end=2",),
     "averaging": ("recipe.average_images=1e-3",),
 }
-STARTER = ("epochs=500", "checkpoint_every=25", "sample_every=50")
+STARTER = ("checkpoint_every=25", "sample_every=50")
+STARTER_EPOCHS = (500, 1250)  # 8,000 steps, and on to 20,000 with the rate and the penalty of the longer run
 CARD = """\
 # Model card: the starter model
 
@@ -122,7 +123,8 @@ def table(flags) -> None:
 def starter(flags) -> None:
     """Train it, report on it, and write it to OUTPUT/starter, as it lies in skullgan_jax/model/starter."""
     workdir, made = flags.output / "run", flags.output / "starter"
-    train(flags.data, workdir, *STARTER)
+    for epochs in STARTER_EPOCHS:
+        train(flags.data, workdir, f"epochs={epochs}", *STARTER)
     trained = skullgan_jax.load(workdir)
     tracked = {"generator": trained.batches_tracked["generator"]}
     alone = dataclasses.replace(trained, d_params=None, d_stats=None, batches_tracked=tracked, folder=None)
