@@ -244,13 +244,13 @@ def main():
     if "sample" in args.what:
         g_params, g_stats, *_ = quick_to_compile(lambda: pair.init(0))()
         generate = draw.generator(pair)
-        for batch in map(int, args.batches.split(",")):
+        for num in map(int, args.batches.split(",")):
             contestants = {
-                "ours": lambda b=batch: generate(g_params, g_stats, draw.key(0), jnp.arange(b)).block_until_ready()
+                "ours": lambda n=num: generate(g_params, g_stats, draw.key(0), jnp.arange(n)).block_until_ready()
             }
             if peer:
-                contestants |= peers("sample", batch)
-            report("sample", batch, g_flop, alternate(contestants, args.rounds))
+                contestants |= peers("sample", num)
+            report("sample", num, g_flop, alternate(contestants, args.rounds))
         del g_params, g_stats
     if "step" in args.what:
         contestants = {"ours": stepping(pair, recipe, published)}
