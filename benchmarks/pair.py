@@ -38,7 +38,9 @@ def parse():
     parser.add_argument("--ndf", type=int, default=64)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--torch", default="plain", choices=["plain", "tuned", "best", "none"])
+    parser.add_argument(
+        "--torch", default="plain", choices=["plain", "tuned", "best", "none"], help="its malloc, modes"
+    )
     parser.add_argument("--serve-torch", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

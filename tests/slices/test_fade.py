@@ -1,3 +1,5 @@
+"""How slices fade into air."""
+
 import numpy as np
 
 from skullgan_jax.slices import fade

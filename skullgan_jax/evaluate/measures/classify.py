@@ -149,7 +149,6 @@ def discriminator(model, sets: dict[str, np.ndarray], subjects: np.ndarray | Non
       of the difference includes 0; None where it calls (nearly) all reals the same and so says nothing.
     """
     _, graph = model.pair.graphs()
-
     fades = model.pair.d_norm == "none" and model.calibration.floor is not None
 
     @jax.jit

@@ -57,7 +57,7 @@ def test_one_that_learned_from_pairs_calls_real_what_is_above_the_median(asked):
 def test_with_a_floor_slices_are_shown_as_they_were_in_training(asked):
     model, _, _ = asked
     hu = np.zeros((32, 128, 128), np.int16)
-    hu[:, ::4] = np.random.default_rng(0).integers(400, 800, (32, 32, 1))  # rows, half of which air beside them takes
+    hu[:, ::4] = np.random.default_rng(0).integers(400, 800, (32, 32, 1))  # rows, which air beside them takes half of
     params = {k: v for k, v in model.d_params.items() if k.startswith("conv")}
     calibration, pair = Calibration(0, 2000, 400), dataclasses.replace(model.pair, d_norm="none")
     plain = dataclasses.replace(model, pair=pair, d_params=params, d_stats={}, calibration=calibration)
