@@ -7,7 +7,9 @@ statements of the same value:
 - everywhere but on a float32 CPU: XLA's own convolution, which cuDNN and the TPU's compiler do best;
 - on a CPU in float32: matrix products. XLA's CPU convolution is fine forward but falls off a cliff on gradients, and a
   2-tap filter applied to 2 positions needs 3 products instead of 4 in each direction (Karatsuba; its transpose is
-  Winograd's F(2, 2)), so 9/16 of the arithmetic is enough, with additions and subtractions as the only extra.
+  Winograd's F(2, 2)), so 9/16 of the arithmetic is enough, with additions and subtractions as the only extra. Where
+  a large image has few channels, they are put apart (C B H W), so that rows fill a vector. What has such an image then
+  begins and ends with a transpose; those of neighbours cancel.
 
 `benchmarks/layers.py` measures all forms of every layer; the table is in docs/speed.md.
 """
@@ -24,25 +26,47 @@ BN_MOMENTUM = 0.1  # torch's convention: the weight of the new batch
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
+def _directions(f, dx=None, dkernel=None):
+    """A layer's forms by direction, `(f, dx, dkernel)`, of a linear f(x, kernel); the latter two by default f's own.
+
+    Args:
+      f: f(x, kernel), linear in both.
+      dx: dx(shape, kernel, dy), the gradient in an x of that shape.
+      dkernel: dkernel(shape, x, dy), the gradient in a kernel of that shape.
+    """
+
+    def own_dx(shape, kernel, dy):
+        x = jax.ShapeDtypeStruct(shape, dy.dtype)
+        return jax.linear_transpose(lambda x: f(x, kernel), x)(dy)[0]
+
+    def own_dkernel(shape, x, dy):
+        kernel = jax.ShapeDtypeStruct(shape, dy.dtype)
+        return jax.linear_transpose(lambda kernel: f(x, kernel), kernel)(dy)[0]
+
+    return lambda _, x, kernel: f(x, kernel), dx or own_dx, dkernel or own_dkernel
+
+
+def _where(condition, these, those):
+    """`_directions` that are `these` where condition(shape of x, shape of kernel) holds, else `those`."""
+
+    def chosen(*shapes):
+        return these if condition(*shapes) else those
+
+    return (
+        lambda shape, x, kernel: chosen(x.shape, kernel.shape)[0](shape, x, kernel),
+        lambda shape, kernel, dy: chosen(shape, kernel.shape)[1](shape, kernel, dy),
+        lambda shape, x, dy: chosen(x.shape, shape)[2](shape, x, dy),
+    )
+
+
 def _by_platform(cpu, other):
-    """Differentiable `f(x, kernel)`: `cpu` on a float32 CPU, else `other`; both give the same values.
+    """Differentiable `f(x, kernel)`: `cpu` on a float32 CPU, else `other`, `_directions` both, of the same values.
 
     The platform is chosen when the computation is lowered, so that a program exported from a CPU for a GPU or TPU gets
     that platform's form. Both forms are linear in x and in kernel, so with the gradients dx(kernel, dy) and
     dkernel(x, dy) there are three functions of two arguments each, and the gradients of each of the three are the other
     two. Each is traced once for all that has its shapes, gradients of gradients, too.
     """
-
-    def three(form):
-        def dx(shape, kernel, dy):
-            x = jax.ShapeDtypeStruct(shape, dy.dtype)
-            return jax.linear_transpose(lambda x: form(x, kernel), x)(dy)[0]
-
-        def dkernel(shape, x, dy):
-            kernel = jax.ShapeDtypeStruct(shape, dy.dtype)
-            return jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(dy)[0]
-
-        return lambda _, x, kernel: form(x, kernel), dx, dkernel
 
     def choose(on_cpu, elsewhere):
         @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -55,7 +79,7 @@ def _by_platform(cpu, other):
 
         return chosen
 
-    f, dx, dkernel = (choose(*forms) for forms in zip(three(cpu), three(other), strict=True))
+    f, dx, dkernel = (choose(*forms) for forms in zip(cpu, other, strict=True))
 
     def gradients(function, by_both):
         function.defvjp(
@@ -80,6 +104,43 @@ def _shift(x, by: int, axis: int):
     config = [(0, 0, 0)] * x.ndim
     config[axis] = (by, -by, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+FEW = 16  # channels, as many as a vector of a CPU holds
+
+
+def _few(size: int, channels: int) -> bool:
+    """Whether the channels of an image are put apart on a CPU: a large one with few of them."""
+    return size >= 128 and channels <= FEW
+
+
+def _apart(x):
+    """B H W C -> C B H W."""
+    return x.transpose(3, 0, 1, 2)
+
+
+def _together(x):
+    """C B H W -> B H W C."""
+    return x.transpose(1, 2, 3, 0)
+
+
+def _framed(x, axes=(2, 3)):
+    """A frame of zeros around x along two axes; kept as it is, since what is fused with many is made as often.
+
+    What makes x is written into the frame. A pad, which XLA would make of it were the place known to it, asks at each
+    element whether it is in the frame, so that no vector is filled.
+    """
+    shape = [n + 2 * (axis in axes) for axis, n in enumerate(x.shape)]
+    empty, one = lax.optimization_barrier((jnp.zeros(shape, x.dtype), jnp.int32(1)))
+    place = [one if axis in axes else 0 for axis in range(x.ndim)]
+    return lax.optimization_barrier(lax.dynamic_update_slice(empty, x, place))
+
+
+def _by_layout(apart, together, x, *others):
+    """`apart(x, *others)` where the channels of x are put apart, else `together(x, *others)`; of the same values."""
+    if not _few(x.shape[1], x.shape[-1]):
+        return together(x, *others)
+    return lax.platform_dependent(x, *others, cpu=apart, default=together)
 
 
 def _take(x, i: int, axis: int):
@@ -175,12 +236,65 @@ def _upconv_karatsuba(x, kernel):
     return y.reshape(b, 2 * h, 2 * w, -1)
 
 
+# Row 2 i of the output sees tap 1 of row i and tap 3 of row i - 1, row 2 i + 1 tap 2 of i and tap 0 of i + 1:
+# (tap, row in the frame) by phase. The same holds for columns.
+_PHASES = (((1, 1), (3, 0)), ((2, 1), (0, 2)))
+
+
+def _upconv_apart(x, kernel):
+    """One product to 16 Cout, then four sums of four places, the phases, which are put in turn at last."""
+    b, h, w, c = x.shape
+    x = _framed(x, (1, 2))
+    y = kernel.transpose(1, 2, 3, 0).reshape(-1, c) @ x.reshape(-1, c).T
+    y = y.reshape(4, 4, -1, b, h + 2, w + 2)
+
+    def phase(rows, columns):
+        places = [y[i, j, :, :, r : r + h, s : s + w] for i, r in rows for j, s in columns]
+        return lax.optimization_barrier(sum(places))
+
+    phases = [jnp.stack([phase(rows, columns) for columns in _PHASES], -1) for rows in _PHASES]
+    y = jnp.stack(phases, 3)  # Cout B H 2 W 2
+    return _together(lax.optimization_barrier(y.reshape(-1, b, 2 * h, 2 * w)))
+
+
+def _upconv_apart_seen(dy):
+    """All that x sees of dy, B 2H 2W Cout: 16 Cout rows of B H W."""
+    b, h, w, c = dy.shape
+    blocks = _framed(_apart(dy)).reshape(c, b, h // 2 + 1, 2, w // 2 + 1, 2).transpose(3, 5, 0, 1, 2, 4)
+    blocks = lax.optimization_barrier(blocks)
+    taps = [
+        blocks[i % 2, j % 2, :, :, i // 2 : i // 2 + h // 2, j // 2 : j // 2 + w // 2]
+        for i in range(4)
+        for j in range(4)
+    ]
+    return lax.optimization_barrier(jnp.stack(taps).reshape(16 * c, -1))
+
+
+# XLA would drop a transpose of a product for a product in another order, which takes three times as long.
+
+
+def _upconv_apart_dx(shape, kernel, dy):
+    return lax.optimization_barrier(kernel.reshape(kernel.shape[0], -1) @ _upconv_apart_seen(dy)).T.reshape(shape)
+
+
+def _upconv_apart_dkernel(shape, x, dy):
+    x = lax.optimization_barrier(x.reshape(-1, x.shape[-1]))
+    return lax.optimization_barrier(_upconv_apart_seen(dy) @ x).T.reshape(shape)
+
+
 def _upconv_cpu(x, kernel):
     # On 4 x 4 images the transformed kernel (9/4 of 134 million weights at full size) costs more than it saves.
     return (_upconv_karatsuba if x.shape[1] >= 8 else _upconv_matmul)(x, kernel)
 
 
-upconv = _by_platform(_upconv_cpu, _upconv_xla)
+upconv = _by_platform(
+    _where(
+        lambda x, kernel: _few(2 * x[1], kernel[-1]),
+        _directions(_upconv_apart, _upconv_apart_dx, _upconv_apart_dkernel),
+        _directions(_upconv_cpu),
+    ),
+    _directions(_upconv_xla),
+)
 upconv.__doc__ = """torch's ConvTranspose2d(4, stride 2, padding 1, no bias).
 
 Args:
@@ -202,7 +316,7 @@ def _downconv_xla(x, kernel):
 def _downconv_patches(x, kernel):
     """One product of all 16 pixels that an output sees: three times as fast where these are few numbers."""
     b, h, w, c = x.shape
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(b, h // 2 + 1, 2, w // 2 + 1, 2, c)
+    x = _framed(x, (1, 2)).reshape(b, h // 2 + 1, 2, w // 2 + 1, 2, c)
     blocks = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2 + 1, w // 2 + 1, 4 * c)  # of two rows, two columns
     seen = [blocks[:, i : i + h // 2, j : j + w // 2] for i in range(2) for j in range(2)]
     taps = kernel.reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 1, 3, 4, 5)  # block, its pixel, Cin, Cout
@@ -245,7 +359,7 @@ def _downconv_cpu(x, kernel):
     return (_downconv_winograd if x.shape[-1] >= 4 else _downconv_patches)(x, kernel)
 
 
-downconv = _by_platform(_downconv_cpu, _downconv_xla)
+downconv = _by_platform(_directions(_downconv_cpu), _directions(_downconv_xla))
 downconv.__doc__ = """torch's Conv2d(4, stride 2, padding 1, no bias).
 
 Args:
@@ -297,11 +411,47 @@ def _conv3x3_winograd(x, kernel):
     return jnp.stack(outputs(columns), 2).reshape(b, h, w, -1)
 
 
+def _conv3x3_apart(x, kernel):
+    """Nine places of each channel, each times a number; of more channels one product to 9 Cout, then nine places."""
+    b, h, w, c = x.shape
+    x = _framed(_apart(x))
+    places = [(i, j, (slice(i, i + h), slice(j, j + w))) for i in range(3) for j in range(3)]
+    if kernel.shape[2] * kernel.shape[3] <= 8:
+        number = kernel[..., None, None, None]
+        y = sum(number[i, j, k] * x[k, None, :, *place] for k in range(c) for i, j, place in places)
+    else:
+        y = kernel.transpose(0, 1, 3, 2).reshape(-1, c) @ x.reshape(c, -1)
+        y = y.reshape(3, 3, -1, b, h + 2, w + 2)
+        y = sum(y[i, j, :, :, *place] for i, j, place in places)
+    return _together(lax.optimization_barrier(y))
+
+
+def _conv3x3_apart_dx(shape, kernel, dy):
+    return _conv3x3_apart(dy, kernel[::-1, ::-1].swapaxes(2, 3))
+
+
+def _conv3x3_apart_dkernel(shape, x, dy):
+    """One product of x with nine places of dy, or of dy with nine of x, whichever has fewer channels."""
+    if dy.shape[-1] < x.shape[-1]:
+        return _conv3x3_apart_dkernel(shape, dy, x)[::-1, ::-1].swapaxes(2, 3)
+    _, h, w, c = x.shape
+    x, dy = _framed(_apart(x)), _apart(dy)
+    seen = jnp.stack([x[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)])
+    return (seen.reshape(9 * c, -1) @ dy.reshape(len(dy), -1).T).reshape(3, 3, c, -1)
+
+
 def _conv3x3_cpu(x, kernel):
     return (_conv3x3_winograd if min(kernel.shape[2:]) >= 8 else _conv3x3_matmul)(x, kernel)
 
 
-conv3x3 = _by_platform(_conv3x3_cpu, _conv3x3_xla)
+conv3x3 = _by_platform(
+    _where(
+        lambda x, kernel: _few(x[1], max(kernel[2:])),
+        _directions(_conv3x3_apart, _conv3x3_apart_dx, _conv3x3_apart_dkernel),
+        _directions(_conv3x3_cpu),
+    ),
+    _directions(_conv3x3_xla),
+)
 conv3x3.__doc__ = """torch's Conv2d(3, stride 1, padding 1, no bias).
 
 Args:
@@ -349,7 +499,10 @@ class Conv(nnx.Module):
 
     def __call__(self, x):
         y = self.op(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        if self.bias is None:
+            return y
+        bias = self.bias[...].astype(self.dtype)
+        return _by_layout(lambda y: _together(_apart(y) + bias[:, None, None, None]), lambda y: y + bias, y)
 
 
 class BatchNorm(nnx.Module):
@@ -389,11 +542,17 @@ def texture_noise(x, eps):
       x: (B, H, W, C).
       eps: N(0, 1) of the same shape.
     """
-    x32 = x.astype(jnp.float32)
-    n = x.shape[1] * x.shape[2]
-    peak = lax.stop_gradient(jnp.max(x32, (1, 2), keepdims=True))
-    keep = (lax.stop_gradient(x32) >= -peak / 2) & (lax.stop_gradient(x32) <= peak / 4)
-    var = jnp.sum(jnp.square(x32 - jnp.mean(x32, (1, 2), keepdims=True)), (1, 2), keepdims=True) / (n - 1)
-    # The gradient of sqrt is infinite at 0; torch's std gives 0 to a constant channel.
-    std = jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1.0)), 0.0)
-    return (x32 + jnp.where(keep, x32, 0.0) * eps * std).astype(x.dtype)
+
+    def noisy(x, eps, axes):
+        x32 = x.astype(jnp.float32)
+        n = x.shape[axes[0]] * x.shape[axes[1]]
+        peak = lax.stop_gradient(jnp.max(x32, axes, keepdims=True))
+        keep = (lax.stop_gradient(x32) >= -peak / 2) & (lax.stop_gradient(x32) <= peak / 4)
+        var = jnp.sum(jnp.square(x32 - jnp.mean(x32, axes, keepdims=True)), axes, keepdims=True) / (n - 1)
+        # The gradient of sqrt is infinite at 0; torch's std gives 0 to a constant channel.
+        std = jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1.0)), 0.0)
+        return (x32 + jnp.where(keep, x32, 0.0) * eps * std).astype(x.dtype)
+
+    return _by_layout(
+        lambda x, eps: _together(noisy(_apart(x), _apart(eps), (2, 3))), lambda x, eps: noisy(x, eps, (1, 2)), x, eps
+    )

@@ -65,7 +65,8 @@ class Rows(abc.ABC):
     Attributes:
       about: the attributes of the group.
       shard: rows per file.
-      FORMAT: what the attributes have as `format`.
+      FORMAT: what the attributes have as `format`; another one, where rows are drawn in a way that may give other bits.
+      EARLIER: formats that are read as well. Nothing more is drawn into those.
       NAMES: of the arrays, in the order in which their values are checked.
       OF, DONE, UNIT: what the rows are, what is done to make them and what they are counted in, for messages.
 
@@ -74,6 +75,7 @@ class Rows(abc.ABC):
     """
 
     FORMAT: ClassVar[int | str]
+    EARLIER: ClassVar[tuple[int | str, ...]] = ()
     NAMES: ClassVar[tuple[str, ...]]
     OF: ClassVar[str]
     DONE: ClassVar[str]
@@ -269,7 +271,8 @@ class Rows(abc.ABC):
             return None, found.stamp.generation
         try:
             about = json.loads(found.value)["attributes"]
-            if about["format"] != cls.FORMAT or not about["shard"] >= 1 or about["complete"] not in (True, False):
+            known = about["format"] in (cls.FORMAT, *cls.EARLIER)
+            if not known or not about["shard"] >= 1 or about["complete"] not in (True, False):
                 raise ValueError("of another version")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(

@@ -125,19 +125,28 @@ def _undamaged(source: Source, job: Job, there: dict) -> bool:
         store = source.store(job.output)
     except InputError:
         return False
-    return all(store.finished(shard) for shard in range(store.shards(store.about["num"])))
+    return _whole(store)
 
 
 def _open_draws(source: Source, job: Job) -> Rows:
-    """The store that is drawn into, with room for all."""
+    """The store that is drawn into, with room for all; InputError where rows of two formats would be in it."""
     about = source.draws
     if job.draws != job.output:
         about = {**about, "purpose": f"draws for {job.output.rsplit('/', 1)[-1]}"}
     rows = job.max_draws if job.selects else job.num
     store = source.store.create(job.draws, about, rows=rows, shard=job.shard)
     source.check_same(store.about, source.draws, job.draws)
+    if (there := store.about["format"]) != store.FORMAT and (store.about["num"] < rows or not _whole(store)):
+        raise InputError(
+            f"{job.draws}: was begun by an earlier version (format {there}, now {store.FORMAT}), whose {store.OF} "
+            "round otherwise; complete it with that version, or give another --output"
+        )
     store.grow(rows)
     return store
+
+
+def _whole(store: Rows) -> bool:
+    return all(store.finished(shard) for shard in range(store.shards(store.about["num"])))
 
 
 def _drawn(source: Source, store: Rows, work, todo: Iterator[int]) -> Iterator[tuple[int, Any]]:

@@ -11,14 +11,14 @@ from skullgan_jax.sampling.rows import Column, Rows
 from skullgan_jax.slices import radiology
 from skullgan_jax.slices.size import SIZE
 
-FORMAT = 1
+FORMAT = 2  # 1: before small generators had forms of their own on a CPU, which round otherwise
 _CHUNK = 16  # samples that are compressed together
 
 
 class Store(Rows):
     """A store of samples that is there; see rows.Rows."""
 
-    FORMAT, NAMES = FORMAT, ("hu", "index", *radiology.NAMES)
+    FORMAT, EARLIER, NAMES = FORMAT, (1,), ("hu", "index", *radiology.NAMES)
     OF, DONE, UNIT = "samples", "sampled", "slices"
 
     @classmethod

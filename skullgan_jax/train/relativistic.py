@@ -15,6 +15,7 @@ import optax
 from jax import lax
 
 from skullgan_jax.nets import networks, rng
+from skullgan_jax.nets.layers import by_image
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.fade import faded
 from skullgan_jax.train.recipe import Relativistic
@@ -148,11 +149,13 @@ def augment(images, key, recipe: Relativistic):
 
 def shifted(images, offsets, most: int):
     """Each of images (B, H, W, C) moved by its (down, right) of offsets (B, 2), up to `most` pixels; -1 moves in."""
-    edges = ((0, 0), (most, most), (most, most), (0, 0))
-    padded = jnp.pad(images, edges, constant_values=-1.0)
-    return jax.vmap(lambda x, by: lax.dynamic_slice(x, (most - by[0], most - by[1], 0), images.shape[1:]))(
-        padded, offsets
-    )
+    edges = ((most, most), (most, most), (0, 0))
+
+    def moved(x, by):
+        x = jnp.pad(x, edges, constant_values=-1.0)
+        return lax.dynamic_slice(x, (most - by[0], most - by[1], 0), images.shape[1:])
+
+    return by_image(jax.vmap(moved), images, offsets)
 
 
 def mirrored(images, key, share: float):

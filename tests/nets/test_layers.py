@@ -32,11 +32,12 @@ OPERATIONS = {
         lambda cin, cout: (3, 3, cin, cout),
     ),
 }
-# B H W Cin Cout: oblong, one channel and image, odd channels; for conv3x3 also where the CPU's form changes
+# B H W Cin Cout: oblong, one channel and image, odd channels; for conv3x3 also where the CPU's form changes. The last
+# are so large that a CPU puts channels apart: with more of them before and after, times numbers or by a product.
 SHAPES = {
-    "upconv": [(2, 4, 8, 5, 3), (1, 8, 8, 1, 1), (3, 16, 16, 7, 2)],
+    "upconv": [(2, 4, 8, 5, 3), (1, 8, 8, 1, 1), (3, 16, 16, 7, 2), (2, 64, 4, 5, 3)],
     "downconv": [(2, 4, 8, 5, 3), (1, 8, 8, 1, 1), (3, 16, 16, 7, 2)],
-    "conv3x3": [(2, 4, 8, 5, 3), (1, 8, 8, 67, 1), (3, 16, 16, 65, 2)],
+    "conv3x3": [(2, 4, 8, 5, 3), (1, 8, 8, 67, 1), (3, 16, 16, 65, 2), (2, 128, 6, 4, 2), (2, 128, 6, 3, 5)],
 }
 CASES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
 

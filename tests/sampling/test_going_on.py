@@ -288,6 +288,22 @@ def test_another_model_is_refused(command, small_model, tmp_path):
     assert f"model was model ({hashes[0]}) now other ({hashes[1]})" in lines[0]
 
 
+def test_nothing_is_added_to_samples_of_an_earlier_version(command, both):
+    """They are read, and are complete as they are."""
+    text = (both / "s.zarr" / "zarr.json").read_text()
+    (both / "s.zarr" / "zarr.json").write_text(text.replace('"format": 2', '"format": 1'))
+    before = files(both)
+    assert command(num=5, output=both / "s.zarr") == (0, [f"{both}/s.zarr: has 5 samples already"])
+    status, lines = command(num=9, output=both / "s.zarr")
+    assert status == 2
+    assert lines == [
+        f"error: {both}/s.zarr: was begun by an earlier version (format 1, now 2), whose samples round otherwise; "
+        "complete it with that version, or give another --output"
+    ]
+    assert Store(both / "s.zarr").read(0, 5).index.tolist() == [0, 1, 2, 3, 4]
+    assert files(both) == before
+
+
 @contextlib.contextmanager
 def room_for(size):
     """The kernel writes no file of this process beyond that size."""
