@@ -2,7 +2,7 @@
 
 python benchmarks/layers.py [--batch=16] [--ngf=256] [--ndf=64] [--only="G main"] [--cores]
 
-layers.py chooses by what this prints; the forms are equal in value (tests/nets/test_layers.py).
+convolutions.py chooses by what this prints; the forms are equal in value (tests/nets/test_convolutions.py).
 """
 
 import argparse
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skullgan_jax.nets import layers
+from skullgan_jax.nets import convolutions
 
 
 def seconds(f, *args, repeats, cores):
@@ -31,16 +31,25 @@ def seconds(f, *args, repeats, cores):
 
 def cases(ngf, ndf):
     """(name, its forms, H, Cin, kernel shape) of each layer."""
-    up = {"xla": layers._upconv_xla, "matmul": layers._upconv_matmul, "karatsuba": layers._upconv_karatsuba}
+    up_apart, same_apart = (
+        convolutions._by_platform(forms, forms) for forms in (convolutions._UPCONV_APART, convolutions._CONV3X3_APART)
+    )
+    up = {
+        "xla": convolutions._upconv_xla,
+        "matmul": convolutions._upconv_matmul,
+        "karatsuba": convolutions._upconv_karatsuba,
+        "apart": up_apart,
+    }
     down = {
-        "xla": layers._downconv_xla,
-        "patches": layers._downconv_patches,
-        "winograd": layers._downconv_winograd,
+        "xla": convolutions._downconv_xla,
+        "patches": convolutions._downconv_patches,
+        "winograd": convolutions._downconv_winograd,
     }
     same = {
-        "xla": layers._conv3x3_xla,
-        "matmul": layers._conv3x3_matmul,
-        "winograd": layers._conv3x3_winograd,
+        "xla": convolutions._conv3x3_xla,
+        "matmul": convolutions._conv3x3_matmul,
+        "winograd": convolutions._conv3x3_winograd,
+        "apart": same_apart,
     }
     for i in range(5):
         cin, cout = 16 * ngf >> i, 8 * ngf >> i

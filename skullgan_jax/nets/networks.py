@@ -17,17 +17,9 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.nets.layers import (
-    BN_EPS,
-    BatchNorm,
-    Conv,
-    by_image,
-    conv3x3,
-    downconv,
-    product,
-    texture_noise,
-    upconv,
-)
+from skullgan_jax.nets.convolutions import conv3x3, downconv, product, upconv
+from skullgan_jax.nets.layers import BN_EPS, BatchNorm, Conv, texture_noise
+from skullgan_jax.nets.layout import by_image
 
 Array: TypeAlias = jax.Array | np.ndarray
 D_NORMS = ("batch", "none")  # what normalises in the discriminator

@@ -15,7 +15,7 @@ import optax
 from jax import lax
 
 from skullgan_jax.nets import networks, rng
-from skullgan_jax.nets.layers import by_image
+from skullgan_jax.nets.layout import by_image
 from skullgan_jax.nets.pair import Pair
 from skullgan_jax.slices.fade import faded
 from skullgan_jax.train.recipe import Relativistic

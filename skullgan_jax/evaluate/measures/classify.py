@@ -29,7 +29,7 @@ _HU, _DETAIL_HU = 1000.0, 100.0  # what is 1 to the network
 
 
 def _conv(x, kernel):
-    """4x4, stride 2, padding 1. At these widths XLA's own convolution trains faster than the products of layers.py."""
+    """4x4, stride 2, padding 1. At these widths XLA's own convolution trains faster than the pair's products."""
     return jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
