@@ -117,21 +117,26 @@ def serve_torch(args):
             print("done", flush=True)
 
 
-def alternate(contestants: dict, rounds: int, calls: int = 3) -> dict:
-    """Median seconds of each function, warmed up, taking turns of some calls.
+def alternate(contestants: dict, rounds: int, calls: int = 3, turn: float = 2.0) -> dict:
+    """Median seconds of each function, warmed up, taking turns of some calls, and of so many seconds at least.
 
-    A kernel may take memory back from a process that is idle while the other runs; the first call of a turn pays for
-    that, a user's loop does not.
+    The first has a turn before each of the others: a kernel may take memory back, or split its huge pages, where a
+    process is idle for long, which a user's loop does not pay for.
     """
+    first, *others = contestants
+    turns = [name for other in others for name in (first, other)] or [first]
     times = {name: [] for name in contestants}
     for f in contestants.values():
         f()
     for _ in range(rounds):
-        for name, f in contestants.items():
-            for _ in range(calls):
+        for name in turns:
+            f = contestants[name]
+            began, done = time.perf_counter(), 0
+            while done < calls or time.perf_counter() - began < turn:
                 start = time.perf_counter()
                 f()
                 times[name].append(time.perf_counter() - start)
+                done += 1
     return {name: float(np.median(t)) for name, t in times.items()}
 
 

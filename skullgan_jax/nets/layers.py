@@ -1,5 +1,7 @@
 """The layers of the pair with torch's semantics. Shapes are B H W C."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -87,17 +89,40 @@ def texture_noise(x, eps):
       x: (B, H, W, C).
       eps: N(0, 1) of the same shape.
     """
-
-    def noisy(x, eps, axes):
-        x32 = x.astype(jnp.float32)
-        n = x.shape[axes[0]] * x.shape[axes[1]]
-        peak = lax.stop_gradient(jnp.max(x32, axes, keepdims=True))
-        keep = (lax.stop_gradient(x32) >= -peak / 2) & (lax.stop_gradient(x32) <= peak / 4)
-        var = jnp.sum(jnp.square(x32 - jnp.mean(x32, axes, keepdims=True)), axes, keepdims=True) / (n - 1)
-        # The gradient of sqrt is infinite at 0; torch's std gives 0 to a constant channel.
-        std = jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1.0)), 0.0)
-        return (x32 + jnp.where(keep, x32, 0.0) * eps * std).astype(x.dtype)
-
     return by_layout(
-        lambda x, eps: together(noisy(apart(x), apart(eps), (2, 3))), lambda x, eps: noisy(x, eps, (1, 2)), x, eps
+        lambda x, eps: together(_noisy((2, 3), apart(x), apart(eps))), lambda x, eps: _noisy((1, 2), x, eps), x, eps
     )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _noisy(axes, x, eps):
+    return _noisy_forward(axes, x, eps)[0]
+
+
+def _noisy_forward(axes, x, eps):
+    x32 = x.astype(jnp.float32)
+    peak, mean = jnp.max(x32, axes, keepdims=True), jnp.mean(x32, axes, keepdims=True)
+    count = x.shape[axes[0]] * x.shape[axes[1]]
+    std = jnp.sqrt(jnp.sum(jnp.square(x32 - mean), axes, keepdims=True) / (count - 1))
+    y = x32 + jnp.where(_kept(x32, peak), x32, 0.0) * eps * std
+    return y.astype(x.dtype), (x, eps, peak, mean, std)
+
+
+def _noisy_backward(axes, saved, dy):
+    """From x and numbers of each channel: what else the noise is made of takes longer to keep than to make anew."""
+    x, eps, peak, mean, std = saved
+    x32, dy32 = x.astype(jnp.float32), dy.astype(jnp.float32)
+    noise = jnp.where(_kept(x32, peak), dy32 * eps, 0.0)  # times x, of it the gradient in std, times std that in x
+    count = x.shape[axes[0]] * x.shape[axes[1]]
+    # The gradient of a square root is infinite at 0; torch's std gives 0 to a constant channel.
+    share = jnp.sum(noise * x32, axes, keepdims=True) / ((count - 1) * jnp.where(std > 0, std, jnp.inf))
+    dx = dy32 + noise * std + (x32 - mean) * share
+    deps = jnp.where(_kept(x32, peak), dy32 * x32 * std, 0.0)
+    return dx.astype(x.dtype), deps.astype(eps.dtype)
+
+
+def _kept(x, peak):
+    return (x >= -peak / 2) & (x <= peak / 4)
+
+
+_noisy.defvjp(_noisy_forward, _noisy_backward)
