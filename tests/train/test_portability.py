@@ -169,4 +169,4 @@ def test_program_for_a_gpu_draws_the_same_samples():
     here = np.asarray(generate.lower(*inputs).compile(support.QUICK)(*inputs))
     assert np.std(here) > 0.1
     apart = np.abs(there - here)
-    assert np.mean(apart > 1e-4) < 1e-3
+    assert np.sum(apart > 1e-4) <= 2 * 81  # a pixel of the mask is seen by 9 x 9
