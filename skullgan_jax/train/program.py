@@ -94,14 +94,14 @@ def compiled(plan, at: Places) -> Compiled:
 def _about(text: str) -> str:
     """How long XLA may need for a program, on a CPU: it goes by the operations, which are as many at all widths.
 
-    The published step has 13,366 lines: 22 s on two cores, of which LLVM, on all of them, has three quarters. Of other
-    backends nothing is known.
+    The published step has 14,041 lines: 13 to 17 s on two cores, of which LLVM, on all of them, has three quarters. Of
+    other backends nothing is known.
     """
     if jax.default_backend() != "cpu":
         return ""
     lines = text.count("\n")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f", about {lines / 13_366 * (6 + 32 / cores):.0f} s"
+    return f", about {lines / 14_041 * (5 + 24 / cores):.0f} s"
 
 
 def whole(at: Places, weights):
