@@ -31,7 +31,7 @@ def test_model(old, compiled):
 
 
 def test_store(old, compiled, capsys):
-    """It is what is drawn today, and complete for the command that made it; one for more is refused, which would mix."""
+    """It is what is drawn today, and complete for the command that made it; one for more is refused: it would mix."""
     store = Store(str(old / "skulls.zarr"))
     assert (len(store), store.about["complete"], store.about["model_sha256"]) == (6, True, SHA256)
     flags = [f"--model={old}/model", f"--output={old}/skulls.zarr"]
