@@ -40,7 +40,7 @@ def test_store(old, compiled, capsys):
     with pytest.raises(SystemExit) as ended:
         sample.run([*flags, "--num=7"])
     assert ended.value.code == 2
-    assert "was begun by an earlier version (format 1, now 2)" in capsys.readouterr().err
+    assert "was begun by another version (format 1, now 2)" in capsys.readouterr().err
     drawn = skullgan_jax.load(old / "model").sample(6)
     # Another machine or version may round otherwise, and at the edge of the texture's mask pixels show it.
     assert np.mean(abs(drawn.astype(int) - store.read(0, 6).hu) <= 1) > 0.999

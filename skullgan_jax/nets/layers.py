@@ -27,7 +27,7 @@ class Conv(nnx.Module):
     Parameters are float32; the computation runs in `dtype`.
 
     Args:
-      op: one of the operations of this module.
+      op: one of the operations of convolutions.py, or another linear one.
       shape: shape of the kernel.
       bias: whether there is one; its size is the kernel's last axis.
       he: weights N(0, 2 / (1.04 fan_in)) and biases 0 in place of the published, which keeps the variance of what
@@ -109,7 +109,7 @@ def _noisy_forward(axes, x, eps):
 
 
 def _noisy_backward(axes, saved, dy):
-    """From x and numbers of each channel: what else the noise is made of takes longer to keep than to make anew."""
+    """From x, eps and numbers of each channel: to keep more of what noise is made of takes longer than to make it."""
     x, eps, peak, mean, std = saved
     x32, dy32 = x.astype(jnp.float32), dy.astype(jnp.float32)
     noise = jnp.where(_kept(x32, peak), dy32 * eps, 0.0)  # times x, of it the gradient in std, times std that in x

@@ -40,7 +40,7 @@ def framed(x, axes=(2, 3)):
 
 def by_layout(apart, together, x, *others):
     """`apart(x, *others)` where the channels of x are put apart, else `together(x, *others)`; of the same values."""
-    if not few(x.shape[1], x.shape[-1]):
+    if x.dtype != jnp.float32 or not few(x.shape[1], x.shape[-1]):
         return together(x, *others)
     return lax.platform_dependent(x, *others, cpu=apart, default=together)
 

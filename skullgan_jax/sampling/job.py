@@ -103,7 +103,7 @@ def describe(trained: Model, **samples) -> dict:
 def check_same(asked: Identity, there: dict, about: dict, path: str) -> None:
     """Refuses an output of other samples, naming both."""
     # Samples that do not share statistics do not depend on the batch; those that are there may have been drawn in
-    # batches of another size, by another backend or an earlier version, and then go on so.
+    # batches of another size, by another backend, and then go on so.
     left_open = {"batch": asked.batch_norm != "batch", "dtype": asked.dtype == "auto"}
     different = []
     for name in ("model_sha256", *(field.name for field in dataclasses.fields(asked) if field.name != "model")):

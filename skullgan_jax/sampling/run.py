@@ -7,6 +7,7 @@ completes the output.
 """
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -125,7 +126,7 @@ def _undamaged(source: Source, job: Job, there: dict) -> bool:
         store = source.store(job.output)
     except InputError:
         return False
-    return _whole(store)
+    return _finished(store, store.about["num"])
 
 
 def _open_draws(source: Source, job: Job) -> Rows:
@@ -136,17 +137,30 @@ def _open_draws(source: Source, job: Job) -> Rows:
     rows = job.max_draws if job.selects else job.num
     store = source.store.create(job.draws, about, rows=rows, shard=job.shard)
     source.check_same(store.about, source.draws, job.draws)
-    if (there := store.about["format"]) != store.FORMAT and (store.about["num"] < rows or not _whole(store)):
-        raise InputError(
-            f"{job.draws}: was begun by an earlier version (format {there}, now {store.FORMAT}), whose {store.OF} "
-            "round otherwise; complete it with that version, or give another --output"
-        )
-    store.grow(rows)
+    if store.about["format"] == store.FORMAT:
+        store.grow(rows)
+    elif not _has_all(store, job):
+        raise _of_two_formats(store, store.FORMAT)
     return store
 
 
-def _whole(store: Rows) -> bool:
-    return all(store.finished(shard) for shard in range(store.shards(store.about["num"])))
+def _has_all(store: Rows, job: Job) -> bool:
+    """Whether nothing is left to draw."""
+    there = store.about["num"]
+    if job.selects:
+        return Selecting(dataclasses.replace(job, max_draws=min(job.max_draws, there)), store).enough()
+    return job.num <= there and _finished(store, job.num)
+
+
+def _finished(store: Rows, rows: int) -> bool:
+    return all(store.finished(shard) for shard in range(store.shards(rows)))
+
+
+def _of_two_formats(store: Rows, now: int | str) -> InputError:
+    return InputError(
+        f"{store.path}: was begun by another version (format {store.about['format']}, now {now}), whose {store.OF} "
+        "round otherwise; complete it with that version, or give another --output"
+    )
 
 
 def _drawn(source: Source, store: Rows, work, todo: Iterator[int]) -> Iterator[tuple[int, Any]]:
@@ -197,7 +211,7 @@ def _turn(output: str) -> Iterator[None]:
 
 
 def _put_together(source: Source, job: Job, store: Rows, positions: np.ndarray, counts: dict) -> bool:
-    about = source.about | {name: store.about[name] for name in source.left_open}
+    about = source.about | {name: store.about[name] for name in ("format", *source.left_open)}
     if job.form == "zarr":
         made = store if job.draws == job.output else _write_store(source, job, store, about, positions)
         missing = made.complete(job.num, **counts) if made is not None else []
@@ -231,6 +245,8 @@ def _write_store(source: Source, job: Job, draws: Rows, about: dict, positions: 
     """The chosen ones as a store of their own; shards that are there already stay. None if it is one of more."""
     output = source.store.create(job.output, about, rows=job.num, shard=job.shard)
     source.check_same(output.about, about, job.output)
+    if output.about["format"] != about["format"]:  # the draws that it was begun from are gone
+        raise _of_two_formats(output, about["format"])
     output.grow(job.num)
     if output.about["num"] > job.num:
         return None

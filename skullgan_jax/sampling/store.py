@@ -11,7 +11,7 @@ from skullgan_jax.sampling.rows import Column, Rows
 from skullgan_jax.slices import radiology
 from skullgan_jax.slices.size import SIZE
 
-FORMAT = 2  # 1: before small generators had forms of their own on a CPU, which round otherwise
+FORMAT = 2  # 1: before images of few channels had forms of their own on a CPU, which round otherwise
 _CHUNK = 16  # samples that are compressed together
 
 

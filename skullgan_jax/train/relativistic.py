@@ -136,15 +136,15 @@ def augment(images, key, recipe: Relativistic):
     larger part, and noise has one effect on reals and fakes, whose exact -1 of air it hides. Image i depends on the key
     and i alone.
     """
-    by_image = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 3))(jnp.arange(len(images)))
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 3))(jnp.arange(len(images)))
 
     def offset(key):
         whether, by = jax.random.split(key)
         by = jax.random.randint(by, (2,), -recipe.shift, recipe.shift + 1)
         return jnp.where(jax.random.bernoulli(whether, recipe.shift_share), by, 0)
 
-    grain = rng.normal(by_image[:, 1], images.shape[1:])
-    return shifted(images, jax.vmap(offset)(by_image[:, 0]), recipe.shift) + recipe.grain * grain
+    grain = rng.normal(keys[:, 1], images.shape[1:])
+    return shifted(images, jax.vmap(offset)(keys[:, 0]), recipe.shift) + recipe.grain * grain
 
 
 def shifted(images, offsets, most: int):

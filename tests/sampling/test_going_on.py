@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -288,20 +289,64 @@ def test_another_model_is_refused(command, small_model, tmp_path):
     assert f"model was model ({hashes[0]}) now other ({hashes[1]})" in lines[0]
 
 
-def test_nothing_is_added_to_samples_of_an_earlier_version(command, both):
-    """They are read, and are complete as they are."""
-    text = (both / "s.zarr" / "zarr.json").read_text()
-    (both / "s.zarr" / "zarr.json").write_text(text.replace('"format": 2', '"format": 1'))
-    before = files(both)
-    assert command(num=5, output=both / "s.zarr") == (0, [f"{both}/s.zarr: has 5 samples already"])
-    status, lines = command(num=9, output=both / "s.zarr")
+def _of_an_earlier_version(store):
+    """Says that it has the format of before."""
+    path = store / "zarr.json"
+    text = path.read_text()
+    assert '"format": 2' in text
+    path.write_text(text.replace('"format": 2', '"format": 1'))
+
+
+def _refused(command, **flags):
+    """That nothing is added, which would be of two formats: the path that is told."""
+    status, (line,) = command(**flags)
     assert status == 2
-    assert lines == [
-        f"error: {both}/s.zarr: was begun by an earlier version (format 1, now 2), whose samples round otherwise; "
-        "complete it with that version, or give another --output"
-    ]
-    assert Store(both / "s.zarr").read(0, 5).index.tolist() == [0, 1, 2, 3, 4]
-    assert files(both) == before
+    told, rest = line.split(": was begun by another version (format 1, now 2), whose samples round otherwise; ")
+    assert rest == "complete it with that version, or give another --output"
+    return told.removeprefix("error: ")
+
+
+def test_nothing_is_added_to_samples_of_an_earlier_version(command, hu, tmp_path):
+    """They are read, and complete as they are; a shard that is damaged, or more of them, would be of two formats."""
+    path = tmp_path / "s.zarr"
+    command(num=20, output=path)
+    _of_an_earlier_version(path)
+    before = files(tmp_path)
+    assert command(num=20, output=path) == (0, [f"{path}: has 20 samples already"])
+    for more in (25, 40):
+        assert _refused(command, num=more, output=path) == str(path)
+    assert files(tmp_path) == before
+    np.testing.assert_array_equal(Store(path).read(0, 20).hu, hu[:20])
+    _change_one(path / "hu" / "c" / "1" / "0" / "0")
+    before = files(tmp_path)
+    assert _refused(command, num=20, output=path) == str(path)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("flags", [{}, {"where": "mean_hu>0"}])
+def test_draws_of_an_earlier_version_are_put_together(command, tmp_path, flags):
+    """As often as they are wanted, and say of which format they are; more of them are not drawn."""
+    path = tmp_path / "s.npy"
+    command(num=20, output=path, **flags)
+    _of_an_earlier_version(tmp_path / "s.npy.draws")
+    image = path.read_bytes()
+    path.unlink()
+    assert command(num=20, output=path, **flags)[1][-2] == f"wrote 20 samples to {path}"
+    assert path.read_bytes() == image
+    assert json.loads((tmp_path / "s.json").read_text())["format"] == 1
+    assert _refused(command, num=200, output=path, **flags) == f"{path}.draws"
+
+
+def test_a_selection_of_an_earlier_version_without_its_draws(command, tmp_path):
+    path, flags = tmp_path / "s.zarr", {"where": "mean_hu>0"}
+    command(num=20, output=path, **flags)
+    _of_an_earlier_version(path)
+    shutil.rmtree(tmp_path / "s.zarr.draws")
+    before = files(path)
+    assert command(num=20, output=path, **flags) == (0, [f"{path}: has 20 samples already"])
+    status, lines = command(num=40, output=path, **flags)
+    assert (status, lines[-1].startswith(f"error: {path}: was begun by another version")) == (2, True)
+    assert files(path) == before
 
 
 @contextlib.contextmanager
