@@ -102,8 +102,7 @@ def _noisy(axes, x, eps):
 def _noisy_forward(axes, x, eps):
     x32 = x.astype(jnp.float32)
     peak, mean = jnp.max(x32, axes, keepdims=True), jnp.mean(x32, axes, keepdims=True)
-    count = x.shape[axes[0]] * x.shape[axes[1]]
-    std = jnp.sqrt(jnp.sum(jnp.square(x32 - mean), axes, keepdims=True) / (count - 1))
+    std = jnp.sqrt(jnp.sum(jnp.square(x32 - mean), axes, keepdims=True) / _degrees(axes, x))
     y = x32 + jnp.where(_kept(x32, peak), x32, 0.0) * eps * std
     return y.astype(x.dtype), (x, eps, peak, mean, std)
 
@@ -112,13 +111,17 @@ def _noisy_backward(axes, saved, dy):
     """From x, eps and numbers of each channel: to keep more of what noise is made of takes longer than to make it."""
     x, eps, peak, mean, std = saved
     x32, dy32 = x.astype(jnp.float32), dy.astype(jnp.float32)
-    noise = jnp.where(_kept(x32, peak), dy32 * eps, 0.0)  # times x, of it the gradient in std, times std that in x
-    count = x.shape[axes[0]] * x.shape[axes[1]]
+    kept = _kept(x32, peak)
+    noise = jnp.where(kept, dy32 * eps, 0.0)  # times x, of it the gradient in std, times std that in x
     # The gradient of a square root is infinite at 0; torch's std gives 0 to a constant channel.
-    share = jnp.sum(noise * x32, axes, keepdims=True) / ((count - 1) * jnp.where(std > 0, std, jnp.inf))
+    share = jnp.sum(noise * x32, axes, keepdims=True) / (_degrees(axes, x) * jnp.where(std > 0, std, jnp.inf))
     dx = dy32 + noise * std + (x32 - mean) * share
-    deps = jnp.where(_kept(x32, peak), dy32 * x32 * std, 0.0)
+    deps = jnp.where(kept, dy32 * x32 * std, 0.0)
     return dx.astype(x.dtype), deps.astype(eps.dtype)
+
+
+def _degrees(axes, x):
+    return x.shape[axes[0]] * x.shape[axes[1]] - 1  # ddof 1
 
 
 def _kept(x, peak):

@@ -38,11 +38,11 @@ def framed(x, axes=(2, 3)):
     return lax.optimization_barrier(lax.dynamic_update_slice(empty, x, place))
 
 
-def by_layout(apart, together, x, *others):
-    """`apart(x, *others)` where the channels of x are put apart, else `together(x, *others)`; of the same values."""
+def by_layout(where_few, elsewhere, x, *others):
+    """`where_few(x, *others)` where the channels of x are put apart, else `elsewhere`, which gives the same values."""
     if x.dtype != jnp.float32 or not few(x.shape[1], x.shape[-1]):
-        return together(x, *others)
-    return lax.platform_dependent(x, *others, cpu=apart, default=together)
+        return elsewhere(x, *others)
+    return lax.platform_dependent(x, *others, cpu=where_few, default=elsewhere)
 
 
 def by_image(f, *arrays):

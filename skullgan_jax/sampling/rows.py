@@ -142,10 +142,7 @@ class Rows(abc.ABC):
         missing = []
 
         def checked(about):
-            now = type(self)(self.path)
-            with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-                there = list(pool.map(now.finished, range(now.shards(about["num"]))))
-            missing[:] = [shard for shard, is_there in enumerate(there) if not is_there]
+            missing[:] = type(self)(self.path).unfinished(about["num"])
             return {} if missing or (more and about["num"] != num) else {**more, "complete": True}
 
         self._put_about(checked)
@@ -196,6 +193,12 @@ class Rows(abc.ABC):
         except InputError:
             pass
         return False
+
+    def unfinished(self, rows: int) -> list[int]:
+        """The shards of so many rows that are missing or damaged: all are read."""
+        with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+            there = list(pool.map(self.finished, range(self.shards(rows))))
+        return [shard for shard, is_there in enumerate(there) if not is_there]
 
     def write(self, shard: int, values: dict[str, np.ndarray]) -> None:
         """Writes a shard, all its rows: by name (rows of the shard, ...) each.

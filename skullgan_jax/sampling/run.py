@@ -126,7 +126,7 @@ def _undamaged(source: Source, job: Job, there: dict) -> bool:
         store = source.store(job.output)
     except InputError:
         return False
-    return _finished(store, store.about["num"])
+    return not store.unfinished(store.about["num"])
 
 
 def _open_draws(source: Source, job: Job) -> Rows:
@@ -149,11 +149,7 @@ def _has_all(store: Rows, job: Job) -> bool:
     there = store.about["num"]
     if job.selects:
         return Selecting(dataclasses.replace(job, max_draws=min(job.max_draws, there)), store).enough()
-    return job.num <= there and _finished(store, job.num)
-
-
-def _finished(store: Rows, rows: int) -> bool:
-    return all(store.finished(shard) for shard in range(store.shards(rows)))
+    return job.num <= there and not store.unfinished(job.num)
 
 
 def _of_two_formats(store: Rows, now: int | str) -> InputError:

@@ -159,7 +159,7 @@ def test_program_for_a_gpu_draws_the_same_samples():
     """
     pair = Pair(**SIZES["small"])
     g_params, g_stats, _, _ = support.pair_weights(pair)
-    inputs = (g_params, g_stats, draw.key(0), jnp.arange(4))
+    inputs = (g_params, g_stats, draw.key(1), jnp.arange(4))
     generate = draw.generator(pair)
     anywhere = [jax.export.DisabledSafetyCheck.platform()]
     found = jax.export.export(generate, platforms=["cuda"], disabled_checks=anywhere)(*inputs)
@@ -169,4 +169,4 @@ def test_program_for_a_gpu_draws_the_same_samples():
     here = np.asarray(generate.lower(*inputs).compile(support.QUICK)(*inputs))
     assert np.std(here) > 0.1
     apart = np.abs(there - here)
-    assert np.sum(apart > 1e-4) <= 2 * 81  # a pixel of the mask is seen by 9 x 9
+    assert np.mean(apart > 1e-4) < 1e-3
