@@ -77,9 +77,10 @@ def standing_statistics(
     """
     one, stream, total = _batch_statistics(pair, batch), rng.stream(seed, "standing"), _no_statistics(pair)
     for start in range(0, num, batch):
-        total = jax.tree.map(jnp.add, total, one(params, stream, start))
+        # Waited for: where 32 programs wait on a CPU, asking for one more holds a thread, and a step before them that
+        # is under way on several devices has one a device and no more. It would wait for its last device for ever.
+        total = jax.block_until_ready(jax.tree.map(jnp.add, total, one(params, stream, start)))
         if progress:
-            jax.block_until_ready(total)
             progress(start + batch)
     return jax.tree.map(lambda s: s / (num // batch), total)
 

@@ -241,6 +241,28 @@ def test_standing_statistics_are_the_mean_over_batches(small):
     np.testing.assert_allclose(found["norm1"]["var"], np.mean(variances, 0), rtol=1e-4)
 
 
+def test_standing_statistics_wait_for_each_batch(small, monkeypatch):
+    """A CPU with several devices has no thread left for the step before them, once 32 programs wait for it."""
+    found, late = [], 0
+
+    @jax.jit
+    def batch(params, stream, start):  # a tenth of a second
+        mean = jnp.full((500, 500), 1 / 500)
+        same = jax.lax.fori_loop(0, 100, lambda _, x: mean @ x, mean)[0, 0]
+        return jax.tree.map(lambda s: jnp.full(s.shape, same), small.pair.shapes()[1])
+
+    def one(*args):
+        nonlocal late
+        late += sum(not x.is_ready() for x in jax.tree.leaves(found[-1:]))
+        found.append(batch(*args))
+        return found[-1]
+
+    monkeypatch.setattr(draw, "_batch_statistics", lambda *_: one)
+    stats = draw.standing_statistics(small.pair, small.g_params, batch=4, num=16)
+    assert (len(found), late) == (4, 0)
+    np.testing.assert_allclose(stats["norm1"]["mean"], 1 / 500, rtol=1e-3)
+
+
 @pytest.mark.all
 def test_standing_statistics_do_not_depend_on_the_training_precision(small_model):
     found = []
