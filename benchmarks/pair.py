@@ -10,7 +10,8 @@
 Rates are images per second. Arithmetic is counted from the published shapes (24.7 GFLOP per sampled image, 85 per
 training image at full size), whatever the form that computes them; `peak` is a matrix product of 8192 (CPU: 2048) in
 the same dtype, timed in the same run. The process restarts itself with the allocator settings of the training command;
-PyTorch runs in a process of its own, by default as it comes. The two take turns, one is idle while the other runs.
+PyTorch runs in a process of its own, by default as it comes, and in each of its modes in another, which ends before the
+next begins: at full size five would not fit beside ours. The two take turns, one is idle while the other runs.
 """
 
 import argparse
@@ -27,6 +28,8 @@ import numpy as np
 
 from skullgan_jax.nets.pair import Pair, compiler_options, quick_to_compile
 
+MODES = ("float32", "channels_last", "bfloat16", "compiled", "compiled bfloat16")  # of PyTorch, for --torch=best
+
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,28 +44,36 @@ def parse():
     parser.add_argument(
         "--torch", default="plain", choices=["plain", "tuned", "best", "none"], help="its malloc, modes"
     )
-    parser.add_argument("--serve-torch", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve-torch", choices=MODES, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-MODES = ("float32", "channels_last", "bfloat16", "compiled", "compiled bfloat16")  # of PyTorch, for --torch=best
-
-
 class Torch:
-    """PyTorch in a process of its own, which runs what it is told and answers when it is done."""
+    """A pair in PyTorch, in one of its modes and a process of its own, which runs what it is told and answers then.
 
-    def __init__(self, malloc: str):
+    malloc: plain, as PyTorch comes; else with our settings, which this process has.
+    """
+
+    def __init__(self, *, nz: int, ngf: int, ndf: int, mode: str = MODES[0], malloc: str = "plain"):
+        self.mode = mode
         environment = {k: v for k, v in os.environ.items() if malloc != "plain" or k != "GLIBC_TUNABLES"}
-        command = [sys.executable, *sys.argv, "--serve-torch"]
+        command = [sys.executable, __file__, f"--serve-torch={mode}", f"--nz={nz}", f"--ngf={ngf}", f"--ndf={ndf}"]
         self.process = subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def run(self, what: str, batch: int, mode: str = MODES[0]):
-        self.process.stdin.write(f"{what} {batch} {mode}\n")
+    def run(self, what: str, batch: int):
+        self.process.stdin.write(f"{what} {batch}\n")
         self.process.stdin.flush()
         if (answer := self.process.stdout.readline()) != "done\n":
-            raise RuntimeError(f"PyTorch, {mode}: {answer.strip() or 'the process failed'}")
+            raise RuntimeError(f"PyTorch, {self.mode}: {answer.strip() or 'the process failed'}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with self.process:
+            self.process.stdin.close()
 
 
 def serve_torch(args):
@@ -75,10 +86,11 @@ def serve_torch(args):
     torch.set_num_threads(os.cpu_count())
 
     class InMode(nn.Module):
-        """A network that computes as a mode says; what it gives is float32."""
+        """A network that computes as the mode says; what it gives is float32."""
 
-        def __init__(self, net: nn.Module, mode: str):
+        def __init__(self, net: nn.Module):
             super().__init__()
+            mode = args.serve_torch
             self.net = net.to(memory_format=torch.channels_last) if "channels_last" in mode else net
             self.call = torch.compile(net, dynamic=False) if "compiled" in mode else net
             self.cast = "bfloat16" in mode
@@ -88,56 +100,52 @@ def serve_torch(args):
                 return self.call(*inputs).float()
 
     @functools.cache
-    def generator(mode):
-        return InMode(torch_peer.init_weights(torch_peer.Generator(nz=args.nz, ngf=args.ngf)), mode)
+    def generator():
+        return InMode(torch_peer.init_weights(torch_peer.Generator(nz=args.nz, ngf=args.ngf)))
 
     @functools.cache
-    def trainer(mode):
-        return torch_peer.Trainer(
-            generator(mode).train(), InMode(torch_peer.init_weights(torch_peer.Discriminator(ndf=args.ndf)), mode)
-        )
+    def trainer():
+        net_d = InMode(torch_peer.init_weights(torch_peer.Discriminator(ndf=args.ndf)))
+        return torch_peer.Trainer(generator().train(), net_d)
 
-    def run(what, batch, mode):
+    def run(what, batch):
         z = torch.rand(batch, args.nz, 1, 1) * 2 - 1
         if what == "sample":
-            net = generator(mode).eval()
+            net = generator().eval()
             with torch.inference_mode():
                 net(z)
         else:
             reals = torch.tanh(torch.randn(batch, 1, 128, 128))
-            trainer(mode).step(reals, reals, z, None, 0)
+            trainer().step(reals, reals, z, None, 0)
 
     for line in sys.stdin:  # nothing is made before, so that the peak is measured on an idle machine
-        what, batch, mode = line.strip().split(" ", 2)
+        what, batch = line.split()
         try:
-            run(what, int(batch), mode)
+            run(what, int(batch))
         except Exception as error:  # a mode may not work here, the others do
             print(repr(error).replace("\n", " ")[:200], flush=True)
         else:
             print("done", flush=True)
 
 
-def alternate(contestants: dict, rounds: int, calls: int = 3, turn: float = 2.0) -> dict:
-    """Median seconds of each function, warmed up, taking turns of some calls, and of so many seconds at least.
+def alternate(contestants: dict, rounds: int, calls: int = 3, turn: float = 2.0) -> dict[str, list[float]]:
+    """Seconds of each call of each function, warmed up, taking turns of some calls, and of so many seconds at least.
 
-    The first has a turn before each of the others: a kernel may take memory back, or split its huge pages, where a
-    process is idle for long, which a user's loop does not pay for.
+    No turn is much longer: a kernel may take memory back, or split its huge pages, where a process is idle for long,
+    which a user's loop does not pay for.
     """
-    first, *others = contestants
-    turns = [name for other in others for name in (first, other)] or [first]
     times = {name: [] for name in contestants}
     for f in contestants.values():
         f()
     for _ in range(rounds):
-        for name in turns:
-            f = contestants[name]
+        for name, f in contestants.items():
             began, done = time.perf_counter(), 0
             while done < calls or time.perf_counter() - began < turn:
                 start = time.perf_counter()
                 f()
                 times[name].append(time.perf_counter() - start)
                 done += 1
-    return {name: float(np.median(t)) for name, t in times.items()}
+    return times
 
 
 def flop_per_image(ngf: int, nz: int, ndf: int) -> tuple[float, float]:
@@ -168,12 +176,13 @@ def main():
     device = jax.devices()[0]
     pair = Pair(nz=args.nz, ngf=args.ngf, ndf=args.ndf, dtype=args.dtype)
     recipe = step.Recipe(gate_epoch=10**6)  # both nets step, as for the first ten epochs
-    peer = None if args.torch == "none" or args.what in ("recipes", "compile") else Torch(args.torch)
+    modes = {"none": (), "best": MODES}.get(args.torch, MODES[:1])
 
     n = 8192 if device.platform != "cpu" else 2048
     a = jax.random.normal(jax.random.key(0), (n, n), jnp.dtype(args.dtype))
     product = jax.jit(jnp.matmul)
-    peak = 2 * n**3 / alternate({"product": lambda: product(a, a).block_until_ready()}, 10, turn=0)["product"]
+    times = alternate({"product": lambda: product(a, a).block_until_ready()}, 10, turn=0)["product"]
+    peak = 2 * n**3 / np.median(times)
     g_flop, d_flop = flop_per_image(args.ngf, args.nz, args.ndf)
     print(f"{device.device_kind}, {args.dtype}, ngf {args.ngf}, ndf {args.ndf}; peak {peak / 1e12:.3g} TFLOP/s")
     print(f"{'':10} {'batch':>6} {'ours':>10} {'of peak':>8} {'torch':>10} {'ratio':>6}")
@@ -187,18 +196,21 @@ def main():
             line += f"  {best} of {', '.join(f'{m} {batch / t:.2f}' for m, t in theirs.items())}" * (len(theirs) > 1)
         print(line, flush=True)
 
-    def peers(what, batch):
-        """What PyTorch does in each of the modes that are asked for and work here."""
-        found = {}
-        for mode in MODES if args.torch == "best" else MODES[:1]:
-            run = functools.partial(peer.run, what, batch, mode)
+    def contest(what, num, ours) -> dict[str, float]:
+        """Median seconds of ours and of PyTorch in each of the modes that are asked for and work here."""
+        times = {"ours": []}
+        for mode in modes:
             try:
-                run()
-            except RuntimeError as error:
+                with Torch(nz=args.nz, ngf=args.ngf, ndf=args.ndf, mode=mode, malloc=args.torch) as peer:
+                    found = alternate({"ours": ours, mode: functools.partial(peer.run, what, num)}, args.rounds)
+            except (RuntimeError, BrokenPipeError) as error:
                 print(error, flush=True)
             else:
-                found[mode] = run
-        return found
+                times["ours"] += found.pop("ours")
+                times |= found
+        if not times["ours"]:
+            times = alternate({"ours": ours}, args.rounds)
+        return {name: float(np.median(t)) for name, t in times.items()}
 
     reals = np.tanh(np.random.default_rng(0).standard_normal((args.batch, 128, 128, 1), np.float32))
     batch = {"real": jnp.asarray(reals), "blur": jnp.asarray(reals)}
@@ -241,7 +253,7 @@ def main():
         compiling("small data", smooth, small, other)
     if "recipes" in args.what:
         contestants = {"published": stepping(pair, recipe, published), "small": stepping(smooth, small, other)}
-        seconds = alternate(contestants, args.rounds)
+        seconds = {name: np.median(times) for name, times in alternate(contestants, args.rounds).items()}
         print(
             f"step of batch {args.batch}: published {seconds['published']:.3f} s, small data {seconds['small']:.3f} s, "
             f"{seconds['small'] / seconds['published']:.2f} times",
@@ -252,19 +264,16 @@ def main():
         g_params, g_stats, *_ = quick_to_compile(lambda: pair.init(0))()
         generate = draw.generator(pair)
         for num in map(int, args.batches.split(",")):
-            contestants = {
-                "ours": lambda n=num: generate(g_params, g_stats, draw.key(0), jnp.arange(n)).block_until_ready()
-            }
-            if peer:
-                contestants |= peers("sample", num)
-            report("sample", num, g_flop, alternate(contestants, args.rounds))
-        del g_params, g_stats
+
+            def ours(num=num):
+                generate(g_params, g_stats, draw.key(0), jnp.arange(num)).block_until_ready()
+
+            report("sample", num, g_flop, contest("sample", num, ours))
+        del g_params, g_stats, ours
     if "step" in args.what:
-        contestants = {"ours": stepping(pair, recipe, published)}
-        if peer:
-            contestants |= peers("step", args.batch)
         # Forward and both gradients of G; D on reals and fakes with both, and once more for the gradient of its input.
-        report("step", args.batch, 3 * g_flop + 8 * d_flop, alternate(contestants, args.rounds))
+        seconds = contest("step", args.batch, stepping(pair, recipe, published))
+        report("step", args.batch, 3 * g_flop + 8 * d_flop, seconds)
     memory = device.memory_stats() or {}
     in_use = memory.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     print(f"our peak memory {in_use / 1e9:.2f} GB")

@@ -62,7 +62,6 @@ def throughput(size: str, args) -> None:
 
     from skullgan_jax.sampling import run
 
-    torch = pair.Torch("plain") if size == "full" else None
     trained = _model(SIZES[size])
     sampler = trained.sampler(seed=0)
     block = 512
@@ -77,9 +76,11 @@ def throughput(size: str, args) -> None:
             run.run(trained, _job(folder, size))
 
     contestants = {"drawing": draw, "writing": write}
-    if torch:
-        contestants["PyTorch"] = lambda: [torch.run("sample", 16) for _ in range(NUM[size] // 16)]
-    seconds = pair.alternate(contestants, args.rounds, calls=1)
+    with pair.Torch(**SIZES[size]) as torch:
+        if size == "full":
+            contestants["PyTorch"] = lambda: [torch.run("sample", 16) for _ in range(NUM[size] // 16)]
+        times = pair.alternate(contestants, args.rounds, calls=1)
+    seconds = {name: np.median(t) for name, t in times.items()}
     print(
         f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {SIZES[size]}, {NUM[size]} samples to {OUTPUT[size]}"
     )
@@ -129,13 +130,8 @@ def main():
     parser.add_argument("what", choices=["full", "small", "memory", "dtype"])
     parser.add_argument("--model", help="of dtype")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--serve-torch", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.serve_torch:
-        from benchmarks import pair
-
-        pair.serve_torch(argparse.Namespace(**SIZES[args.what]))
-    elif args.what == "memory":
+    if args.what == "memory":
         memory()
     elif args.what == "dtype":
         dtypes(args.model)
