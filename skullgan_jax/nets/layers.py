@@ -56,7 +56,8 @@ class BatchNorm(nnx.Module):
     """torch's BatchNorm2d over B H W: eps 1e-5, momentum 0.1, the running variance unbiased.
 
     flax's keeps a biased running variance. Statistics, scale and shift are float32 whatever the dtype of x.
-    Under jit the batch is the global one, on any number of devices.
+    Under jit the batch is the global one, on any number of devices. Of several batches in one x, whose images take
+    turns, each has statistics of its own, and the running ones move by one after the other.
     """
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
@@ -65,18 +66,21 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
         self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
 
-    def __call__(self, x, train: bool):
-        x32 = x.astype(jnp.float32)
+    def __call__(self, x, train: bool, batches: int = 1):
+        x32, axes = x.astype(jnp.float32), (0, 1, 2)
+        if batches > 1:
+            x32, axes = x32.reshape(-1, batches, *x.shape[1:]), (0, 2, 3)
         if train:
-            mean = jnp.mean(x32, (0, 1, 2))
-            var = jnp.mean(jnp.square(x32 - mean), (0, 1, 2))
-            n = x.size // x.shape[-1]
-            self.mean[...] += BN_MOMENTUM * (lax.stop_gradient(mean) - self.mean[...])
-            self.var[...] += BN_MOMENTUM * (lax.stop_gradient(var) * (n / (n - 1)) - self.var[...])
+            mean = jnp.mean(x32, axes, keepdims=True)
+            var = jnp.mean(jnp.square(x32 - mean), axes, keepdims=True)
+            n = x.size // batches // x.shape[-1]
+            for seen, variance in zip(*(lax.stop_gradient(v).reshape(batches, -1) for v in (mean, var)), strict=True):
+                self.mean[...] += BN_MOMENTUM * (seen - self.mean[...])
+                self.var[...] += BN_MOMENTUM * (variance * (n / (n - 1)) - self.var[...])
         else:
             mean, var = self.mean[...], self.var[...]
         scale = self.scale[...] * lax.rsqrt(var + BN_EPS)
-        return ((x32 - mean) * scale + self.bias[...]).astype(x.dtype)
+        return ((x32 - mean) * scale + self.bias[...]).reshape(x.shape).astype(x.dtype)
 
 
 def texture_noise(x, eps):

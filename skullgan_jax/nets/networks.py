@@ -90,7 +90,7 @@ class Generator(nnx.Module):
         return jnp.tanh(x.astype(jnp.float32))
 
 
-def _identity(x: jax.Array, train: bool) -> jax.Array:
+def _identity(x: jax.Array, train: bool, batches: int = 1) -> jax.Array:
     return x
 
 
@@ -141,17 +141,20 @@ class Discriminator(nnx.Module):
         # A 4x4 convolution on a 4x4 image is one product; the fan-in of its bias counts all 16 places.
         self.conv6 = conv(_whole_image, (4, 4, widths[-1], 1))
 
-    def __call__(self, x: Array, train: bool) -> jax.Array:
-        """Images x (B, 128, 128, nc) in [-1, 1] -> logits (B,) float32 of being real."""
+    def __call__(self, x: Array, batches: int = 1, *, train: bool) -> jax.Array:
+        """Images x (B, 128, 128, nc) in [-1, 1] -> logits (B,) float32 of being real.
+
+        Where x is several batches, whose images take turns, BatchNorm treats each alone.
+        """
 
         def leaky(x: jax.Array) -> jax.Array:
             return nnx.leaky_relu(x, 0.2)
 
         x = leaky(self.conv1(x))  # B 64 64 ndf
-        x = leaky(self.norm2(self.conv2(x), train))  # B 32 32 2 ndf
-        x = leaky(self.norm3(self.conv3(x), train))  # B 16 16 4 ndf
-        x = leaky(self.norm4(self.conv4(x), train))  # B 8 8 8 ndf
-        x = leaky(self.norm5(self.conv5(x), train))  # B 4 4 16 ndf
+        x = leaky(self.norm2(self.conv2(x), train, batches))  # B 32 32 2 ndf
+        x = leaky(self.norm3(self.conv3(x), train, batches))  # B 16 16 4 ndf
+        x = leaky(self.norm4(self.conv4(x), train, batches))  # B 8 8 8 ndf
+        x = leaky(self.norm5(self.conv5(x), train, batches))  # B 4 4 16 ndf
         return self.conv6(x).astype(jnp.float32)[:, 0]
 
 

@@ -248,7 +248,7 @@ def test_pods_that_sample_share_no_fate():
     _, job, pod = _pod(jobset)
     (container,) = pod["containers"]
     environ = {e["name"]: e for e in container["env"]}
-    assert environ.keys() == {"JAX_NUM_PROCESSES", "JAX_PROCESS_ID"}
+    assert environ.keys() == {"JAX_COMPILATION_CACHE_DIR", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"}
     assert environ["JAX_NUM_PROCESSES"]["value"] == str(job["completions"]) == str(job["parallelism"])
     index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     assert environ["JAX_PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"] == index

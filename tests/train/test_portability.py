@@ -67,35 +67,41 @@ def exported(program, platform: str) -> jax.export.Exported:
     return jax.export.export(run, platforms=[platform])(*inputs)
 
 
-def layers(pair: Pair) -> tuple[list, list]:
-    """Input, kernel and output of each convolution of G and of D, e.g. 16x4x4x256, 4x4x256x128, 16x8x8x128."""
+def layers(pair: Pair) -> tuple[list, list, list]:
+    """Input, kernel and output of each convolution of G, of D and of D on reals and fakes together.
 
-    def layer(size, taps, cin, cout, scale):
+    E.g. 16x4x4x256, 4x4x256x128, 16x8x8x128.
+    """
+
+    def layer(size, taps, cin, cout, scale, batch=BATCH):
         return (
-            f"{BATCH}x{size}x{size}x{cin}",
+            f"{batch}x{size}x{size}x{cin}",
             f"{taps}x{taps}x{cin}x{cout}",
-            f"{BATCH}x{int(size * scale)}x{int(size * scale)}x{cout}",
+            f"{batch}x{int(size * scale)}x{int(size * scale)}x{cout}",
         )
 
     g = [layer(4 << i, 4, 16 * pair.ngf >> i, 8 * pair.ngf >> i, 2) for i in range(5)]
     widths = [pair.ngf >> i for i in range(1, 5)] + [pair.nc]
     g += [layer(128, 3, cin, cout, 1) for cin, cout in itertools.pairwise(widths)]
     widths = [pair.nc] + [pair.ndf << i for i in range(5)]
-    d = [layer(128 >> i, 4, *pair_of, 0.5) for i, pair_of in enumerate(itertools.pairwise(widths))]
-    return g, d
+    d, both = (
+        [layer(128 >> i, 4, *pair_of, 0.5, batch) for i, pair_of in enumerate(itertools.pairwise(widths))]
+        for batch in (BATCH, 2 * BATCH)
+    )
+    return g, d, both
 
 
 def step_convolutions(pair: Pair) -> set[tuple[str, str]]:
     """Both operands of every convolution of a step: forward, by the input and by the kernel."""
-    g, d = layers(pair)
-    return {operands for x, k, y in g + d for operands in ((x, k), (y, k), (x, y))}
+    return {operands for net in layers(pair) for x, k, y in net for operands in ((x, k), (y, k), (x, y))}
 
 
 def step_products(pair: Pair) -> set[tuple[str, str]]:
-    """The same of main1, whose input has no gradient, and of D's last layer."""
+    """The same of main1, whose input has no gradient, and of D's last layer, whose kernel has one of both together."""
     z, kernel, x = f"{BATCH}x{pair.nz}", f"{pair.nz}x{256 * pair.ngf}", f"{BATCH}x{256 * pair.ngf}"
-    last, column, logits = f"{BATCH}x{256 * pair.ndf}", f"{256 * pair.ndf}x1", f"{BATCH}x1"
-    return {(z, kernel), (x, z), (last, column), (logits, column), (logits, last)}
+    column, sizes = f"{256 * pair.ndf}x1", (BATCH, 2 * BATCH)
+    last, logits = zip(*((f"{batch}x{256 * pair.ndf}", f"{batch}x1") for batch in sizes), strict=True)
+    return {(z, kernel), (x, z), (logits[1], last[1])} | {(a, column) for a in (*last, *logits)}
 
 
 def operand_types(text: str, operation: str) -> list[tuple[str, str]]:
