@@ -32,19 +32,27 @@ def seconds(f, *args, repeats, cores):
 def cases(ngf, ndf):
     """(name, its forms, H, Cin, kernel shape) of each layer."""
     # Their images come and go with channels apart, as between neighbours: the transposes at both ends cancel.
-    up_apart, same_apart = (
-        convolutions._by_platform(forms, forms) for forms in (convolutions._UPCONV_APART, convolutions._CONV3X3_APART)
+    up_apart, same_apart, up_blocks, down_blocks = (
+        convolutions._by_platform(forms, forms)
+        for forms in (
+            convolutions._UPCONV_APART,
+            convolutions._CONV3X3_APART,
+            convolutions._UPCONV_BLOCKS,
+            convolutions._DOWNCONV_BLOCKS,
+        )
     )
     up = {
         "xla": convolutions._upconv_xla,
         "matmul": convolutions._upconv_matmul,
         "karatsuba": convolutions._upconv_karatsuba,
+        "blocks": up_blocks,
         "apart": lambda x, kernel: layout.apart(up_apart(x, kernel)),
     }
     down = {
         "xla": convolutions._downconv_xla,
         "patches": convolutions._downconv_patches,
         "winograd": convolutions._downconv_winograd,
+        "blocks": down_blocks,
     }
     same = {
         "xla": convolutions._conv3x3_xla,

@@ -6,8 +6,9 @@ the 3x3 convolution (`conv3x3`) are linear functions, each with two statements o
 - everywhere but on a float32 CPU: XLA's own convolution, which cuDNN and the TPU's compiler do best;
 - on a CPU in float32: matrix products. XLA's CPU convolution is fine forward but falls off a cliff on gradients, and a
   2-tap filter applied to 2 positions needs 3 products instead of 4 in each direction (Karatsuba; its transpose is
-  Winograd's F(2, 2)), so 9/16 of the arithmetic is enough, with additions and subtractions as the only extra. Where
-  a large image has few channels, they are put apart (see layout.py).
+  Winograd's F(2, 2)), so 9/16 of the arithmetic is enough, with additions and subtractions as the only extra. Of few
+  channels these take as long as what they save, so 2 x 2 blocks are one product. Where a large image has few channels,
+  they are put apart (see layout.py).
 
 `benchmarks/layers.py` measures all forms of every layer; the table is in docs/speed.md.
 """
@@ -107,13 +108,89 @@ def _take(x, i: int, axis: int):
     return lax.index_in_dim(x, i, axis, keepdims=False)
 
 
+# --- both stride-2 4x4 convolutions, padding 1, as a product of blocks -----------------------------------------------
+
+NARROW = 32  # channels of the larger image, up to which nine products of less arithmetic are no faster than one
+
+
+def _blocks(x):
+    """The 2 x 2 blocks of an image in a frame of zeros: B H W C -> B H/2+1 W/2+1 4C."""
+    b, h, w, c = x.shape
+    x = framed(x, (1, 2)).reshape(b, h // 2 + 1, 2, w // 2 + 1, 2, c)
+    return lax.optimization_barrier(x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2 + 1, w // 2 + 1, 4 * c))
+
+
+def _corners(y):
+    """The four places around each corner of an image in a frame of zeros, last ones first: B H W C -> B H+1 W+1 4C.
+
+    Output (p, q) of a convolution sees the blocks (p, q) to (p+1, q+1), so block (p, q) is seen by those at its corner.
+    """
+    _, h, w, _ = y.shape
+    y = framed(y, (1, 2))
+    return lax.optimization_barrier(
+        jnp.concatenate([y[:, i : i + h + 1, j : j + w + 1] for i in (1, 0) for j in (1, 0)], -1)
+    )
+
+
+def _taps(kernel):
+    """4 4 Cin Cout -> block of two rows, of two columns, row of the block, its column, Cin, Cout."""
+    return kernel.reshape(2, 2, 2, 2, *kernel.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
+
+
+def _downconv_blocks(x, kernel):
+    """One product to what a block gives to the four outputs that see it, then their sums."""
+    b, h, w, c = x.shape
+    taps = _taps(kernel).reshape(4, 4 * c, -1).swapaxes(0, 1)
+    y = product(_blocks(x), taps).reshape(b, h // 2 + 1, w // 2 + 1, 2, 2, -1)
+    return sum(y[:, i : i + h // 2, j : j + w // 2, i, j] for i in range(2) for j in range(2))
+
+
+def _downconv_blocks_dx(shape, kernel, dy):
+    """One product of the four outputs that see a block."""
+    b, h, w, c = shape
+    taps = _taps(kernel).transpose(0, 1, 5, 2, 3, 4).reshape(-1, 4 * c)
+    blocks = lax.optimization_barrier(product(_corners(dy), taps)).reshape(b, h // 2 + 1, w // 2 + 1, 2, 2, c)
+    dx = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, h + 2, w + 2, c)
+    return lax.optimization_barrier(dx[:, 1:-1, 1:-1])
+
+
+def _downconv_blocks_dkernel(shape, x, dy):
+    x, dy = (v.reshape(-1, v.shape[-1]) for v in (_blocks(x), _corners(dy)))
+    taps = lax.optimization_barrier(x.T @ dy).reshape(2, 2, shape[2], 2, 2, shape[3])
+    return taps.transpose(3, 0, 4, 1, 2, 5).reshape(shape)
+
+
+_DOWNCONV_BLOCKS = _directions(_downconv_blocks, _downconv_blocks_dx, _downconv_blocks_dkernel)
+
+
+def _turned(kernel):
+    """Of a transposed convolution, Cin 4 4 Cout, that of the convolution whose transpose it is."""
+    return kernel.transpose(1, 2, 3, 0)
+
+
+def _upconv_blocks(x, kernel):
+    b, h, w, _ = x.shape
+    return _downconv_blocks_dx((b, 2 * h, 2 * w, kernel.shape[-1]), _turned(kernel), x)
+
+
+def _upconv_blocks_dx(_, kernel, dy):
+    return _downconv_blocks(dy, _turned(kernel))
+
+
+def _upconv_blocks_dkernel(shape, x, dy):
+    return _downconv_blocks_dkernel((*shape[1:], shape[0]), dy, x).transpose(3, 0, 1, 2)
+
+
+_UPCONV_BLOCKS = _directions(_upconv_blocks, _upconv_blocks_dx, _upconv_blocks_dkernel)
+
+
 # --- stride-2 4x4 transposed convolution, padding 1 ------------------------------------------------------------------
 
 
 def _upconv_xla(x, kernel):
     return lax.conv_transpose(
         x,
-        kernel.transpose(1, 2, 3, 0),  # H W Cout Cin: the kernel of the convolution that this one transposes
+        _turned(kernel),
         strides=(2, 2),
         padding=((2, 2), (2, 2)),
         dimension_numbers=_NHWC,
@@ -221,9 +298,9 @@ def _upconv_cpu(x, kernel):
 
 
 _UPCONV_APART = _directions(_upconv_apart, _upconv_apart_dx, _upconv_apart_dkernel)
+_UPCONV_TOGETHER = _where(lambda x, kernel: kernel[-1] <= NARROW, _UPCONV_BLOCKS, _directions(_upconv_cpu))
 upconv = _by_platform(
-    _where(lambda x, kernel: few(2 * x[1], kernel[-1]), _UPCONV_APART, _directions(_upconv_cpu)),
-    _directions(_upconv_xla),
+    _where(lambda x, kernel: few(2 * x[1], kernel[-1]), _UPCONV_APART, _UPCONV_TOGETHER), _directions(_upconv_xla)
 )
 upconv.__doc__ = """torch's ConvTranspose2d(4, stride 2, padding 1, no bias).
 
@@ -289,7 +366,10 @@ def _downconv_cpu(x, kernel):
     return (_downconv_winograd if x.shape[-1] >= 4 else _downconv_patches)(x, kernel)
 
 
-downconv = _by_platform(_directions(_downconv_cpu), _directions(_downconv_xla))
+downconv = _by_platform(
+    _where(lambda x, kernel: 4 <= kernel[2] <= NARROW, _DOWNCONV_BLOCKS, _directions(_downconv_cpu)),
+    _directions(_downconv_xla),
+)
 downconv.__doc__ = """torch's Conv2d(4, stride 2, padding 1, no bias).
 
 Args:

@@ -32,11 +32,18 @@ OPERATIONS = {
         lambda cin, cout: (3, 3, cin, cout),
     ),
 }
-# B H W Cin Cout: oblong, one channel and image, odd channels; for conv3x3 also where the CPU's form changes. The last
+# B H W Cin Cout: oblong, one channel and image, odd channels; also where the CPU's form changes. The last
 # are so large that a CPU puts channels apart: with more of them before and after, times numbers or by a product.
 SHAPES = {
-    "upconv": [(2, 4, 8, 5, 3), (1, 8, 8, 1, 1), (3, 16, 16, 7, 2), (2, 64, 4, 5, 3)],
-    "downconv": [(2, 4, 8, 5, 3), (1, 8, 8, 1, 1), (3, 16, 16, 7, 2)],
+    "upconv": [
+        (2, 4, 8, 5, 3),
+        (1, 8, 8, 1, 1),
+        (3, 16, 16, 7, 2),
+        (2, 4, 8, 3, 33),
+        (2, 8, 8, 3, 33),
+        (2, 64, 4, 5, 3),
+    ],
+    "downconv": [(2, 4, 8, 5, 3), (1, 8, 8, 1, 1), (3, 16, 16, 7, 2), (2, 8, 8, 33, 3)],
     "conv3x3": [(2, 4, 8, 5, 3), (1, 8, 8, 67, 1), (3, 16, 16, 65, 2), (2, 128, 6, 4, 2), (2, 128, 6, 3, 5)],
 }
 CASES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
@@ -118,8 +125,10 @@ def test_impulse_response(name):
 @pytest.mark.parametrize(
     ("name", "shape", "products"),
     [
-        ("upconv", (2, 8, 8, 65, 9), 9),
+        ("upconv", (2, 8, 8, 9, 65), 9),
+        ("upconv", (2, 8, 8, 65, 9), 1),
         ("downconv", (2, 8, 8, 65, 9), 9),
+        ("downconv", (2, 8, 8, 9, 65), 1),
         ("conv3x3", (2, 8, 8, 65, 9), 16),
         ("upconv", (1, 64, 4, 5, 3), 1),
         ("conv3x3", (1, 128, 4, 4, 3), 1),
