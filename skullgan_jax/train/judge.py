@@ -1,6 +1,5 @@
 """What the loop looks at: samples from fixed latents, and the numbers that choose the best checkpoint."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,8 +27,7 @@ def grid_and_judge(config, pair, data):
     reals = features.describe(_spread_over(held_out, max(min(num, len(held_out)), draw.BATCH)))
     equal = len(reals[0])
     say(f"checkpoints are judged by {equal} samples against as many {what}")
-    levels = jax.device_get(jax.jit(swd.reference)(rng.stream(config.seed, "swd"), trained_on))  # for all devices
-    distance = jax.jit(swd.distance)
+    levels, projected = swd.reference(rng.stream(config.seed, "swd"), trained_on)
 
     def drawn(params, stats, stream, start):
         indices = start + jnp.arange(draw.BATCH)
@@ -40,7 +38,7 @@ def grid_and_judge(config, pair, data):
 
     def judge(params, stats) -> dict[str, float]:
         fakes = jnp.concatenate([drawn(params, stats, "judge", i)[..., 0] for i in range(0, num, draw.BATCH)])
-        apart = distance(levels, fakes)  # on its way while the host looks
+        apart = swd.projected(levels, fakes)  # on its way while the host looks
         hu = np.rint(data.calibration.to_hu(np.asarray(checkpoint.whole(fakes))[:equal]))
         gram = fidelity.Gram(np.concatenate(features.scaled(reals, [features.describe(hu)])))
         fake, real = np.arange(equal, 2 * equal), np.arange(equal)
@@ -49,7 +47,7 @@ def grid_and_judge(config, pair, data):
             "kid": found["kid"],
             "coverage": found["coverage"],
             "spread": gram.spread(fake, real),
-            "swd": float(apart),
+            "swd": swd.distance(projected, checkpoint.whole(apart)),
         }
 
     return grid, judge

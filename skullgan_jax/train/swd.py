@@ -1,9 +1,10 @@
-"""A metric of checkpoints: SWD, computed on the device in a moment."""
+"""A metric of checkpoints: SWD. Projected on the device, sorted by NumPy, far faster at it than XLA on a CPU."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 LEVELS = 4  # 128, 64, 32 and 16 pixels
 PATCH = 7
@@ -26,14 +27,13 @@ def _pyramid(x):
     return [*levels, x]
 
 
-class Reference(NamedTuple):
-    """What a level of fakes is compared with: of the reals and of the key, and so the same for all checkpoints."""
+class Drawn(NamedTuple):
+    """Where a level is looked at and along what: of the reals and of the key, and so the same for all checkpoints."""
 
     corner: jax.Array  # (B, PATCHES, 2) int32
     mean: jax.Array
     std: jax.Array
     directions: jax.Array  # (PATCH^2, DIRECTIONS)
-    projected: jax.Array  # (B PATCHES, DIRECTIONS), each column sorted
 
 
 def _patches(x, corner):
@@ -41,42 +41,59 @@ def _patches(x, corner):
     return cut(x, corner, (PATCH, PATCH)).reshape(-1, PATCH * PATCH)
 
 
-def reference(key, reals) -> list[Reference]:
-    """The half of `distance` that only the reals have part in. Jittable.
-
-    Args:
-      key: chooses patches and directions; the same key compares fairly.
-      reals: (B, 128, 128) float32 in [-1, 1].
-    """
+@jax.jit
+def _drawn(key, reals) -> list[Drawn]:
     levels = []
     for level, real in enumerate(_pyramid(reals)):
         b, size, _ = real.shape
         k1, k2 = jax.random.split(jax.random.fold_in(key, level))
         corner = jax.random.randint(k1, (b, PATCHES, 2), 0, size - PATCH + 1)
         real = _patches(real, corner)
-        mean, std = real.mean(), real.std() + 1e-6  # of the reals, so that a shift or a scale of the fakes counts
         directions = jax.random.normal(k2, (PATCH * PATCH, DIRECTIONS))
         directions /= jnp.linalg.norm(directions, axis=0)
-        projected = jnp.sort((real - mean) / std @ directions, 0)
-        levels.append(Reference(corner, mean, std, directions, projected))
+        # Of the reals, so that a shift or a scale of the fakes counts.
+        levels.append(Drawn(corner, real.mean(), real.std() + 1e-6, directions))
     return levels
 
 
-def distance(levels: list[Reference], fakes):
+@jax.jit
+def projected(levels: list[Drawn], images) -> list[jax.Array]:
+    """What `distance` compares of a set of images, on the device: (DIRECTIONS, B PATCHES) float32 of each level.
+
+    Args:
+      levels: of `reference`, of as many images.
+      images: (B, 128, 128) float32 in [-1, 1].
+    """
+
+    def of(level, x):
+        return ((_patches(x, level.corner) - level.mean) / level.std @ level.directions).T
+
+    return [of(level, x) for level, x in zip(levels, _pyramid(images), strict=True)]
+
+
+def reference(key, reals) -> tuple[list[Drawn], list[np.ndarray]]:
+    """The half that only the reals have part in: what to project by, and theirs, sorted.
+
+    Args:
+      key: chooses patches and directions; the same key compares fairly.
+      reals: (B, 128, 128) float32 in [-1, 1].
+    """
+    levels = jax.device_get(_drawn(key, reals))  # for all devices
+    return levels, [np.sort(level) for level in projected(levels, reals)]
+
+
+def distance(reals: list[np.ndarray], fakes: list[np.ndarray]) -> float:
     """Sliced Wasserstein distance x 1000 between patches of Laplacian pyramids (Karras et al. 2018, appendix A).
 
     Differs from the original in a box filter for the pyramid and in fewer patches (32 of 7 x 7 per image and level) and
     directions (128): enough to rank checkpoints of one run, not to compare with published values.
 
     Args:
-      levels: `reference` of as many reals.
-      fakes: (B, 128, 128) float32 in [-1, 1].
+      reals: of `reference`, sorted.
+      fakes: `projected`.
 
     Returns:
-      A float32 scalar, the mean over levels; 0 for equal sets.
+      The mean over levels; 0 for equal sets.
     """
-    apart = []
-    for of, fake in zip(levels, _pyramid(fakes), strict=True):
-        projected = jnp.sort((_patches(fake, of.corner) - of.mean) / of.std @ of.directions, 0)
-        apart.append(jnp.abs(of.projected - projected).mean())
-    return 1000 * jnp.stack(apart).mean()
+    apart = [np.abs(real - np.sort(fake)).mean() for real, fake in zip(reals, fakes, strict=True)]
+    return 1000 * float(np.mean(apart))
