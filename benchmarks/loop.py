@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from skullgan_jax.nets.pair import Pair, quick_to_compile
+from skullgan_jax.nets.pair import Pair, compiler_options, quick_to_compile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -46,7 +46,8 @@ def main():
     recipe = step.Recipe(**config.recipe)
     per_epoch = args.slices // args.batch
 
-    bare = jax.jit(step.make_train_step(pair, recipe, seed=config.seed, steps_per_epoch=per_epoch), donate_argnums=0)
+    train_step = step.make_train_step(pair, recipe, seed=config.seed, steps_per_epoch=per_epoch)
+    bare = jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
     reals = np.zeros((args.batch, 128, 128, 1), np.float32)
 
     def bare_seconds():

@@ -217,8 +217,8 @@ def main():
     published = step.make_train_step(pair, recipe, seed=0, steps_per_epoch=125)
 
     def stepping(pair, recipe, train_step):
-        """A function that takes a step, from its own first state on."""
-        run = jax.jit(train_step, donate_argnums=0)
+        """A function that takes a step, from its own first state on, compiled as the training command does."""
+        run = jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
         holder = [quick_to_compile(lambda: state.create(*pair.init(0), recipe=recipe))()]
 
         def advance():
