@@ -48,6 +48,10 @@ def parse():
     return parser.parse_args()
 
 
+class TorchFailed(Exception):
+    """A mode of PyTorch does not work here; the message says why."""
+
+
 class Torch:
     """A pair in PyTorch, in one of its modes and a process of its own, which runs what it is told and answers then.
 
@@ -63,10 +67,14 @@ class Torch:
         )
 
     def run(self, what: str, batch: int):
-        self.process.stdin.write(f"{what} {batch}\n")
-        self.process.stdin.flush()
-        if (answer := self.process.stdout.readline()) != "done\n":
-            raise RuntimeError(f"PyTorch, {self.mode}: {answer.strip() or 'the process failed'}")
+        try:
+            self.process.stdin.write(f"{what} {batch}\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if answer != "done\n":
+            raise TorchFailed(f"PyTorch, {self.mode}: {answer.strip() or 'the process failed'}")
 
     def __enter__(self):
         return self
@@ -203,7 +211,7 @@ def main():
             try:
                 with Torch(nz=args.nz, ngf=args.ngf, ndf=args.ndf, mode=mode, malloc=args.torch) as peer:
                     found = alternate({"ours": ours, mode: functools.partial(peer.run, what, num)}, args.rounds)
-            except (RuntimeError, BrokenPipeError) as error:
+            except TorchFailed as error:
                 print(error, flush=True)
             else:
                 times["ours"] += found.pop("ours")

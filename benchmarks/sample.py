@@ -10,6 +10,7 @@ of its own, draws them in batches of 16 and writes nothing. Programs are compile
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import shutil
@@ -76,8 +77,8 @@ def throughput(size: str, args) -> None:
             run.run(trained, _job(folder, size))
 
     contestants = {"drawing": draw, "writing": write}
-    with pair.Torch(**SIZES[size]) as torch:
-        if size == "full":
+    with pair.Torch(**SIZES[size]) if size == "full" else contextlib.nullcontext() as torch:
+        if torch:
             contestants["PyTorch"] = lambda: [torch.run("sample", 16) for _ in range(NUM[size] // 16)]
         times = pair.alternate(contestants, args.rounds, calls=1)
     seconds = {name: np.median(t) for name, t in times.items()}

@@ -6,9 +6,9 @@ the 3x3 convolution (`conv3x3`) are linear functions, each with two statements o
 - everywhere but on a float32 CPU: XLA's own convolution, which cuDNN and the TPU's compiler do best;
 - on a CPU in float32: matrix products. XLA's CPU convolution is fine forward but falls off a cliff on gradients, and a
   2-tap filter applied to 2 positions needs 3 products instead of 4 in each direction (Karatsuba; its transpose is
-  Winograd's F(2, 2)), so 9/16 of the arithmetic is enough, with additions and subtractions as the only extra. Of few
-  channels these take as long as what they save, so 2 x 2 blocks are one product. Where a large image has few channels,
-  they are put apart (see layout.py).
+  Winograd's F(2, 2)), so 9/16 of the arithmetic is enough, with additions and subtractions as the only extra. Where
+  channels are few (NARROW) these cost what they save, and one product of 2 x 2 blocks takes their place. Where a large
+  image has few channels, they are put apart (see layout.py).
 
 `benchmarks/layers.py` measures all forms of every layer; the table is in docs/speed.md.
 """

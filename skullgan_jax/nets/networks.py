@@ -141,7 +141,7 @@ class Discriminator(nnx.Module):
         # A 4x4 convolution on a 4x4 image is one product; the fan-in of its bias counts all 16 places.
         self.conv6 = conv(_whole_image, (4, 4, widths[-1], 1))
 
-    def __call__(self, x: Array, batches: int = 1, *, train: bool) -> jax.Array:
+    def __call__(self, x: Array, train: bool, batches: int = 1) -> jax.Array:
         """Images x (B, 128, 128, nc) in [-1, 1] -> logits (B,) float32 of being real.
 
         Where x is several batches, whose images take turns, BatchNorm treats each alone.
@@ -169,14 +169,16 @@ def split(module: nnx.Module) -> tuple[nnx.GraphDef, Weights, Weights]:
     return graph, params, stats
 
 
-def apply(graph: nnx.GraphDef, params: Weights, stats: Weights, *inputs: Any, train: bool) -> tuple[jax.Array, Weights]:
-    """Run a module as a pure function.
+def apply(
+    graph: nnx.GraphDef, params: Weights, stats: Weights, *inputs: Any, **options: Any
+) -> tuple[jax.Array, Weights]:
+    """Run a module as a pure function of its inputs, with train and what else it takes as options.
 
     Returns:
       Its output and the BatchNorm statistics after it.
     """
     module = nnx.merge(graph, params, stats)
-    output = module(*inputs, train=train)
+    output = module(*inputs, **options)
     return output, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 

@@ -66,7 +66,7 @@ def _abstract(pair: Pair) -> tuple[tuple, tuple]:
 
 @functools.cache
 def compiler_options() -> dict[str, bool | str]:
-    """For large programs of ours: the same bits from a CPU in the same time, compiled in two thirds of it.
+    """For large programs of ours: the same bits from a CPU in nearly the same time, compiled in two thirds of it.
 
     XLA's CPU backend makes fused loops by MLIR, or, without these emitters, by LLVM alone; docs/speed.md has the times.
     """

@@ -113,7 +113,11 @@ class _Run:
         return into == 0 and (epoch % epochs == 0 or step == self.total)
 
     def _settle(self, step: int) -> None:
-        """Have in the state the statistics that the model is used with."""
+        """Wait for the steps so far, and have in the state the statistics that the model is used with.
+
+        What is asked for by the dozen behind a step could take the threads that it needs: see draw.standing_statistics.
+        """
+        jax.block_until_ready(self.state)
         if self.settled != step:
             self.state, self.settled = program.settled(self.plan, self.at, self.state), step
 

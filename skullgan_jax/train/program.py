@@ -92,10 +92,10 @@ def compiled(plan, at: Places) -> Compiled:
 
 
 def _about(text: str) -> str:
-    """How long XLA may need for a program, on a CPU: it goes by the operations, whatever their width.
+    """How long XLA may need for a program, on a CPU: it goes roughly by the operations.
 
-    The published step has 12,686 lines at ngf 16, 8 to 9 s on two cores, of which LLVM, on all of them, has three
-    quarters, and 17,855 at full size, 15 s. Of other backends nothing is known.
+    The published step has 12,686 lines at ngf 16, 8 to 9 s on two cores of a Xeon and more on others; at full size
+    17,855, 15 s. LLVM, on all cores, has three quarters. Of other backends nothing is known.
     """
     if jax.default_backend() != "cpu":
         return ""

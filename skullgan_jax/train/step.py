@@ -75,9 +75,9 @@ def adversarial_step(
     fakes = jnp.where(replaced, gaussian_blur(blur_source, sigma), fakes)
 
     def d_loss(params):
-        # In one pass, of half the operations. A real is followed by a fake, so that both are on one device.
+        # In one pass: half as many operations. A real is followed by a fake, so that both are on one device.
         pairs = jnp.stack((reals, fakes), 1).reshape(-1, *reals.shape[1:])
-        logits, stats = networks.apply(d_graph, params, state.d_stats, pairs, 2, train=True)
+        logits, stats = networks.apply(d_graph, params, state.d_stats, pairs, train=True, batches=2)
         real_logits, fake_logits = logits.reshape(-1, 2).T
         loss = bce(real_logits, recipe.real_target) + bce(fake_logits, 0.0)
         return loss, (stats, real_logits, fake_logits)

@@ -84,6 +84,27 @@ def test_batch_norm_matches_torch():
             np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-6, atol=1e-7)
 
 
+def test_batch_norm_of_two_batches_in_turns():
+    """As of one after the other: outputs, gradients of the sum, running statistics."""
+    params, stats, run = batch_norm(3)
+    x, direction = np.random.default_rng(0).standard_normal((2, 4, 2, 8, 8, 3)).astype(np.float32)
+    x[:, 1] = 3 * x[:, 1] + 2
+
+    def both(params, x):
+        y, after = run(params, stats, x.reshape(8, 8, 8, 3), train=True, batches=2)
+        return jnp.sum(y.reshape(x.shape) * direction), (y.reshape(x.shape), after)
+
+    def one_by_one(params, x):
+        first, after = run(params, stats, x[:, 0], train=True)
+        second, after = run(params, after, x[:, 1], train=True)
+        y = jnp.stack((first, second), 1)
+        return jnp.sum(y * direction), (y, after)
+
+    found, expected = (quick_jit(jax.grad(f, (0, 1), has_aux=True))(params, x) for f in (both, one_by_one))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+    assert np.abs(expected[1][1]["mean"]).max() > 0.1
+
+
 def test_batch_norm_statistics_stay_float32():
     """A bfloat16 batch gives a bfloat16 output and float32 statistics."""
     params, stats, run = batch_norm(2)

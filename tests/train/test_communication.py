@@ -13,8 +13,7 @@ from skullgan_jax.nets.pair import Pair
 
 PAIR = Pair(nz=16, ngf=16, ndf=8)
 SIZES = json.dumps({"nz": 16, "ngf": 16, "ndf": 8})
-IMAGES = 7  # of a device: a prime that no other size has
-DEVICES = 5  # another
+IMAGES, DEVICES = 7, 19  # of a device, and how many: primes that are in no other size
 FORMS = [("accelerator", "float32"), pytest.param("accelerator", "bfloat16", marks=pytest.mark.all)]
 
 
@@ -94,7 +93,7 @@ def test_work_is_divided(programs, form, dtype):
 
 @pytest.mark.slow
 def test_program_of_a_cpu(programs):
-    """Its layers are many products of transformed kernels, 9/4 of the weights at most, which are summed one by one.
+    """Wide layers are many products of transformed kernels, 9/4 of the weights at most, which are summed one by one.
 
     Those of the layers that run image by image are summed after each image: the gradient of main6 to conv4.
     """
