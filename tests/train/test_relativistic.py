@@ -44,7 +44,8 @@ def stepped(discriminator):
     )
     sizes = {"nc": 1, "nz": 4, "ngf": 16}
     before, _ = run(state.create(*weights, recipe=RECIPE), support.inputs("0", BATCH, sizes))
-    x = support.inputs("1", BATCH, sizes)
+    # Of six inputs this and the next have no ReLU and no mask of texture noise so near its edge that rounding decides.
+    x = support.inputs("3", BATCH, sizes)
     return before, *run(before, x), x
 
 
