@@ -7,7 +7,7 @@
     python benchmarks/pair.py --what=recipes --nz=64 --ngf=16 --ndf=16    # the step of small_data.py:demo by the other
     python benchmarks/pair.py --what=compile --nz=64 --ngf=16 --ndf=16    # what it takes to compile the two
 
-Rates are images per second. Arithmetic is counted from the published shapes (24.7 GFLOP per sampled image, 85 per
+Rates are images per second. Arithmetic is counted from the published shapes (24.7 GFLOP per sampled image, 83 per
 training image at full size), whatever the form that computes them; `peak` is a matrix product of 8192 (CPU: 2048) in
 the same dtype, timed in the same run. The process restarts itself with the allocator settings of the training command;
 PyTorch runs in a process of its own, by default as it comes, and in each of its modes in another, which ends before the

@@ -322,12 +322,10 @@ def _downconv_xla(x, kernel):
 
 def _downconv_patches(x, kernel):
     """One product of all 16 pixels that an output sees: three times as fast where these are few numbers."""
-    b, h, w, c = x.shape
-    x = framed(x, (1, 2)).reshape(b, h // 2 + 1, 2, w // 2 + 1, 2, c)
-    blocks = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2 + 1, w // 2 + 1, 4 * c)  # of two rows, two columns
+    _, h, w, c = x.shape
+    blocks = _blocks(x)
     seen = [blocks[:, i : i + h // 2, j : j + w // 2] for i in range(2) for j in range(2)]
-    taps = kernel.reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 1, 3, 4, 5)  # block, its pixel, Cin, Cout
-    return product(jnp.concatenate(seen, -1), taps.reshape(16 * c, -1))
+    return product(jnp.concatenate(seen, -1), _taps(kernel).reshape(16 * c, -1))
 
 
 def _downconv_winograd(x, kernel):
