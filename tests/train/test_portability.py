@@ -93,7 +93,19 @@ def layers(pair: Pair) -> tuple[list, list, list]:
 
 def step_convolutions(pair: Pair) -> set[tuple[str, str]]:
     """Both operands of every convolution of a step: forward, by the input and by the kernel."""
-    return {operands for net in layers(pair) for x, k, y in net for operands in ((x, k), (y, k), (x, y))}
+    g, d, both = layers(pair)
+    everything = {operands for net in (g, d, both) for x, k, y in net for operands in ((x, k), (y, k), (x, y))}
+    return everything - unused(pair)
+
+
+def unused(pair: Pair) -> set[tuple[str, str]]:
+    """The gradients that nothing asks for: D's kernels by G's loss, and the images by D's.
+
+    JAX 0.10 leaves them to XLA to drop, JAX 0.12 drops them itself.
+    """
+    _, d, both = layers(pair)
+    _, first_kernel, first_y = both[0]
+    return {(x, y) for x, _, y in d} | {(first_y, first_kernel)}
 
 
 def step_products(pair: Pair) -> set[tuple[str, str]]:
@@ -109,8 +121,8 @@ def operand_types(text: str, operation: str) -> list[tuple[str, str]]:
     return re.findall(rf"stablehlo\.{operation}\b.* : \(tensor<([^>]*)>, tensor<([^>]*)>\) ->", text)
 
 
-def check(exported, platform: str, dtype: str, devices: int, convolutions: set, products: set) -> str:
-    """What holds for every program for an accelerator; returns its text."""
+def check(exported, platform: str, dtype: str, devices: int, convolutions: set, products: set, idle: set) -> str:
+    """What holds for every program for an accelerator, in which the `idle` convolutions may be; returns its text."""
     text = exported.mlir_module()
     assert exported.platforms == (platform,)
     assert exported.nr_devices == devices
@@ -120,7 +132,8 @@ def check(exported, platform: str, dtype: str, devices: int, convolutions: set, 
     for operation, expected in (("convolution", convolutions), ("dot_general", products)):
         found = operand_types(text, operation)
         assert len(found) == text.count(f"stablehlo.{operation}")
-        assert set(found) == {(x + ending, y + ending) for x, y in expected}
+        may, must = ({(x + ending, y + ending) for x, y in each} for each in (idle, expected))
+        assert must <= set(found) <= must | may
     assert not re.search(r"[<x]f64>", text)
     assert "custom_call" not in text  # of which host callbacks would be one
     assert not re.search(r"stablehlo\.(infeed|outfeed|send|recv)\b", text)
@@ -135,7 +148,7 @@ def check(exported, platform: str, dtype: str, devices: int, convolutions: set, 
 def test_step_lowers(size, dtype, devices, platform):
     pair = Pair(**SIZES[size], dtype=dtype)
     found = exported(step_on(pair, devices), platform)
-    text = check(found, platform, dtype, devices, step_convolutions(pair), step_products(pair))
+    text = check(found, platform, dtype, devices, step_convolutions(pair), step_products(pair), unused(pair))
     # The two arrays of the batch come in divided, nothing else does.
     main = re.search(r"func\.func public @main\((.*?)\) ->", text, re.DOTALL).group(1)
     divided = re.findall(r"tensor<([^>]*)> \{[^}]*@mesh, \[\{\"data\"", main)
@@ -152,7 +165,7 @@ def test_sampler_lowers(size, dtype, devices, platform):
     found = exported(sampler_on(pair, devices), platform)
     forward = {(x, kernel) for x, kernel, _ in layers(pair)[0]}
     first = (f"{BATCH}x{pair.nz}", f"{pair.nz}x{256 * pair.ngf}")
-    text = check(found, platform, dtype, devices, forward, {first})
+    text = check(found, platform, dtype, devices, forward, {first}, set())
     assert found.out_avals[0].str_short() == f"int16[{devices * BATCH},128,128]"
     # Devices say nothing to each other.
     assert not re.search(r"stablehlo\.(all_|collective_|reduce_scatter)", text)
