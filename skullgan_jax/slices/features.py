@@ -24,13 +24,14 @@ from skullgan_jax.slices.chunks import in_chunks
 _BATCH = 64
 _SHAPE_CELL, _TEXTURE_CELL = 8, 32
 _ORIENTATIONS, _LEVELS, _WAVE, _SIGMA = 4, 3, 4.0, 2.0  # filters of wavelength 4 pixels of each level
+_PAIRS = ((0, 0), (1, 0), (2, 0), (0, 1), (0, 2), (3, 3), (4, 4), (3, 4), (4, 3))  # of filters along x and down y
 _SOFT_HU = 100.0  # energies below are noise of a scanner, differences among them count less
 _LEAST_SD = 0.1
 _MOST_SD = 4.0
 
 
 def _gabor() -> np.ndarray:
-    """(9, 9, 1, 2 orientations) float32: an even and an odd filter for each, without response to a constant."""
+    """(9, 9, 2 orientations): an even and an odd filter for each, without response to a constant."""
     y, x = np.mgrid[-4:5, -4:5].astype(np.float64)
     window = np.exp(-(x**2 + y**2) / (2 * _SIGMA**2))
     filters = []
@@ -40,7 +41,26 @@ def _gabor() -> np.ndarray:
         for wave in (np.cos(phase), np.sin(phase)):
             filters.append(window * (wave - (window * wave).sum() / window.sum()))
     bank = np.stack(filters, -1)
-    return (bank / np.sqrt((bank**2).sum((0, 1)))).astype(np.float32)[:, :, None]
+    return bank / np.sqrt((bank**2).sum((0, 1)))
+
+
+def _separated() -> tuple[np.ndarray, np.ndarray]:
+    """The same filters by ones along an axis: (5, 9) of those, and (9 of _PAIRS, 2 orientations) of their products.
+
+    cos(a + b) = cos a cos b - sin a sin b, sin likewise, so that a filter is of rank 1 or 2, and 3 less its mean.
+    """
+    at = np.arange(-4, 5, dtype=np.float64)
+    waves = [f(2 * math.pi / _WAVE * slope * at) for slope in (1, math.sqrt(0.5)) for f in (np.cos, np.sin)]
+    taps = np.exp(-(at**2) / (2 * _SIGMA**2)) * np.stack([np.ones(len(at)), *waves])
+    products = np.stack([np.outer(taps[down], taps[along]).ravel() for along, down in _PAIRS], 1)
+    shares = np.linalg.lstsq(products, _gabor().reshape(len(products), -1))[0]
+    return taps, np.where(abs(shares) > 1e-9, shares, 0)
+
+
+def _bands(taps, size: int) -> jax.Array:
+    """(5, size, size) float32: x @ band filters rows x of that size, beyond which 0 is."""
+    apart = np.subtract.outer(np.arange(size), np.arange(size))
+    return jnp.asarray(np.where(abs(apart) <= 4, taps[:, np.clip(apart + 4, 0, 8)], 0), jnp.float32)
 
 
 def _pool(x, size: int):
@@ -51,7 +71,15 @@ def _pool(x, size: int):
 
 @functools.cache
 def _compiled():
-    bank = jnp.asarray(_gabor())
+    taps, shares = _separated()
+
+    def filtered(x):
+        """Slices (B, H, W) by each of the filters."""
+        product = functools.partial(jnp.matmul, precision="highest")
+        bands = _bands(taps, x.shape[1])
+        rows = [product(x, band) for band in bands]
+        parts = [product(bands[down].T, rows[along]) for along, down in _PAIRS]
+        return [sum(share * part for share, part in zip(of, parts, strict=True) if share) for of in shares.T.tolist()]
 
     @jax.jit
     def describe(hu):
@@ -59,11 +87,10 @@ def _compiled():
         shape = _pool(x, _SHAPE_CELL).reshape(len(x), -1)
         texture = []
         for level in range(_LEVELS):
-            y = jax.lax.conv_general_dilated(
-                x[..., None], bank, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            energy = jnp.sqrt(y[..., ::2] ** 2 + y[..., 1::2] ** 2)
-            texture.append(_pool(jnp.log1p(energy / _SOFT_HU), _TEXTURE_CELL >> level).reshape(len(x), -1))
+            y = filtered(x)
+            energies = [jnp.sqrt(even**2 + odd**2) for even, odd in zip(y[::2], y[1::2], strict=True)]
+            cells = [_pool(jnp.log1p(energy / _SOFT_HU), _TEXTURE_CELL >> level) for energy in energies]
+            texture.append(jnp.stack(cells, -1).reshape(len(x), -1))
             x = _pool(x, 2)
         return shape, jnp.concatenate(texture, 1)
 

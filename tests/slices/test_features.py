@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from skullgan_jax.data import phantom
 from skullgan_jax.slices import features
@@ -26,3 +27,14 @@ def test_gabor_filters_find_their_wave():
     assert np.abs(cells[0]).max() < 1e-3
     energies = np.expm1(cells[1].mean((0, 1))) * 100
     assert energies[0] > 3 * max(energies[1:])
+
+
+def test_texture_is_the_energy_of_the_filters():
+    """Filtered along one axis and then the other gives what each filter of 9 x 9 does."""
+    hu = phantom.segments(2).astype(np.float64)
+    bank = features._gabor()
+    even, odd = (np.stack([ndimage.correlate(hu, bank[None, ..., i], mode="constant") for i in range(k, 8, 2)], -1)
+                 for k in (0, 1))  # fmt: skip
+    energy = np.log1p(np.hypot(even, odd) / 100)
+    expected = energy.reshape(2, 4, 32, 4, 32, 4).mean((2, 4)).reshape(2, 64)
+    np.testing.assert_allclose(features.describe(hu)[1][:, :64], expected, atol=1e-5)
