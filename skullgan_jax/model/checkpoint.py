@@ -304,6 +304,8 @@ def _read(place: places.Place, step: int) -> tuple[dict, dict[str, int] | None, 
     path = _meta_of(folder)
     meta = _json(path)
     if "checksums" not in meta:
+        if meta.keys() & {"judged", "swd"}:  # which those of before had in a file of their own
+            raise Damaged(f"{path}: damaged (its checksums are not there)")
         judged = folder / "metrics" / "metrics"
         return meta, None, _swd(_json(judged) if judged.exists() else {})
     sums = meta.pop("checksums")

@@ -339,6 +339,14 @@ def test_a_flipped_bit_is_found_or_changes_nothing(num, saved, tmp_path):
     assert found > num / 4
 
 
+def test_checksums_by_another_name_are_not_those_of_a_checkpoint_without(saved, tmp_path):
+    workdir = shutil.copytree(saved, tmp_path / "run")
+    (path,) = (workdir / "checkpoints" / "2").glob("met*/metadata")
+    path.write_text(path.read_text().replace('"checksums"', '"bhecksums"'))
+    with pytest.raises(checkpoint.Damaged, match=r"2/met.*: damaged \(its checksums are not there\)"):
+        everything(workdir, 2)
+
+
 def test_a_flipped_byte_of_an_array_is_named(saved, tmp_path, monkeypatch):
     """What the files themselves do not find: the array that is read is another."""
     find = ocp.Checkpointer.restore
