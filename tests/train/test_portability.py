@@ -122,7 +122,7 @@ def operand_types(text: str, operation: str) -> list[tuple[str, str]]:
 
 
 def check(exported, platform: str, dtype: str, devices: int, convolutions: set, products: set, idle: set) -> str:
-    """What holds for every program for an accelerator, in which the `idle` convolutions may be; returns its text."""
+    """What holds for every program for an accelerator, with all the `idle` convolutions or none; its text."""
     text = exported.mlir_module()
     assert exported.platforms == (platform,)
     assert exported.nr_devices == devices
@@ -133,7 +133,7 @@ def check(exported, platform: str, dtype: str, devices: int, convolutions: set, 
         found = operand_types(text, operation)
         assert len(found) == text.count(f"stablehlo.{operation}")
         may, must = ({(x + ending, y + ending) for x, y in each} for each in (idle, expected))
-        assert must <= set(found) <= must | may
+        assert set(found) in (must, must | may)
     assert not re.search(r"[<x]f64>", text)
     assert "custom_call" not in text  # of which host callbacks would be one
     assert not re.search(r"stablehlo\.(infeed|outfeed|send|recv)\b", text)
