@@ -98,6 +98,7 @@ def grid(path, hu, calibration, *, title: str, columns: int = 4, pixel_mm: float
         axes.text(length + 6, below, f"{_SCALE_MM} mm", va="center", fontsize=9)
         axes.set_xlim(-0.5, page.shape[1] - 0.5)
         axes.set_ylim(below + 8, -0.5)
+    axes.set(xticks=(), yticks=())  # which would be measured, although they are not drawn
     axes.set_axis_off()
     axes.set_title(title, fontsize=10)
     figure.colorbar(drawn, ax=axes, label=_units(calibration), fraction=0.03, pad=0.01)
