@@ -1,6 +1,6 @@
 """What the user sees of a run: progress lines, metrics.jsonl, TensorBoard, sample grids, curves.
 
-All of it happens in one background thread, which waits for the device in place of the loop that feeds it.
+All of it happens in background threads: one waits for the device in place of the loop that feeds it, one draws.
 """
 
 import json
@@ -8,6 +8,7 @@ import pathlib
 import queue
 import threading
 import time
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -50,6 +51,7 @@ class Monitor:
         self._window, self._since, self._last_line = [], time.monotonic(), -np.inf
         self._queue = queue.Queue(maxsize=64)
         self._error = None
+        self._painter, self._painted = futures.ThreadPoolExecutor(1, "pictures"), None
         self._thread = threading.Thread(target=self._work, name="monitor", daemon=True)
         self._thread.start()
 
@@ -58,8 +60,9 @@ class Monitor:
         self._put(("step", step, metrics))
 
     def picture(self, step: int, images, calibration) -> None:
-        """Write samples/STEP.png of images (B, 128, 128, nc) in [-1, 1] on the device."""
-        self._put(("picture", step, (images, calibration)))
+        """Write samples/STEP.png of images (B, 128, 128, nc) in [-1, 1] on the device; waits for the one before."""
+        self._wait_for_picture()
+        self._painted = self._painter.submit(self._told, self._picture, step, (images, calibration))
 
     def judged(self, step: int, numbers: dict[str, float]) -> None:
         """Record what a checkpoint was judged by, and raise the alarm where the generator has collapsed.
@@ -69,17 +72,28 @@ class Monitor:
         """
         self._put(("judged", step, numbers))
 
-    def flush(self) -> None:
-        """Return when everything given so far is written. Raises NotFiniteError as all methods do."""
+    def check(self) -> None:
+        """Return when all numbers given so far are written. Raises NotFiniteError as all methods do."""
         done = threading.Event()
-        self._put(("flush", 0, done))
+        self._put(("check", 0, done))
         done.wait()
         self._raise()
+
+    def flush(self) -> None:
+        """Return when everything given so far is written, pictures, too."""
+        self._wait_for_picture()
+        self.check()
 
     def close(self) -> None:
         self._queue.put(("stop", 0, None))
         self._thread.join()
+        self._painter.shutdown()
         self._writer.close()
+
+    def _wait_for_picture(self) -> None:
+        if self._painted:
+            self._painted.result()
+        self._raise()
 
     def _put(self, item) -> None:
         self._raise()
@@ -94,16 +108,21 @@ class Monitor:
             kind, step, value = self._queue.get()
             if kind == "stop":
                 return
-            try:
-                if kind == "flush":
-                    self._record()
-                    self._writer.flush()
-                elif self._error is None:
-                    getattr(self, f"_{kind}")(step, value)
-            except Exception as error:  # told to the loop at its next call
-                self._error = self._error or error
-            if kind == "flush":
+            self._told(getattr(self, f"_{kind}"), step, value)
+            if kind == "check":
                 value.set()
+
+    def _told(self, write, step, value) -> None:
+        """Write, unless that failed before; what goes wrong is told to the loop at its next call."""
+        try:
+            if self._error is None:
+                write(step, value)
+        except Exception as error:
+            self._error = self._error or error
+
+    def _check(self, step, done) -> None:
+        self._record()
+        self._writer.flush()
 
     def _step(self, step, metrics) -> None:
         values = {k: float(v) for k, v in jax.device_get(metrics).items()}
@@ -182,7 +201,7 @@ class Silent:
     def step(self, *_) -> None:
         """Nothing."""
 
-    picture = judged = flush = close = step
+    picture = judged = check = flush = close = step
 
 
 def words(judged: dict[str, float]) -> str:

@@ -31,11 +31,13 @@ def whole(tiny_small, tmp_path_factory):
 
 def test_kill_9_and_resume_gives_the_same_bits(whole, start, tiny_small, tmp_path, final_state, records, monkeypatch):
     code = """
-import os
+import os, time
 from skullgan_jax.train import monitor
 step = monitor.Monitor.step
 def or_die(self, done, metrics):
     if done == 7:
+        while not (self.workdir / "checkpoints" / "4").exists():
+            time.sleep(0.01)
         os.kill(os.getpid(), 9)
     step(self, done, metrics)
 monitor.Monitor.step = or_die
