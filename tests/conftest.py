@@ -69,6 +69,14 @@ def compiled(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def own_home(tmp_path, monkeypatch):
+    """The home of the user, whose cache is in it, is a folder of this test."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    return tmp_path
+
+
 def cache_in(folder: str | None) -> None:
     """Where JAX keeps compiled programs from now on."""
     jax.config.update("jax_compilation_cache_dir", folder)

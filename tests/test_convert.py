@@ -77,9 +77,8 @@ def test_the_networks_answer_as_pytorch_did(converted):
     np.testing.assert_allclose(d, facts["d/eval"], rtol=0, atol=1e-5)
 
 
-def test_files_in_a_bucket(converted, monkeypatch, capsys, tmp_path):
+def test_files_in_a_bucket(converted, own_home, monkeypatch, capsys, tmp_path):
     """Are the same pair, under their own names; one that is not there, or damaged, is told by its URL."""
-    monkeypatch.setenv("HOME", str(tmp_path))
     there = {path.name: path.read_bytes() for path in BOTH.values()} | {"bad.pth": b"PK bad"}
     with bucket.serving(holding={f"w/{name}": data for name, data in there.items()}):
         urls = {net: f"gs://somebody/w/{path.name}" for net, path in BOTH.items()}

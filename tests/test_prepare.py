@@ -284,15 +284,15 @@ def test_a_bucket(tmp_path, capfd, two_heads, monkeypatch):
     monkeypatch.setattr(prepared.places, "opened", opened)
     monkeypatch.setattr(tf.io.gfile, "copy", overwrite)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     url = f"ram://{tmp_path.name}/skulls"
     assert command(capfd, f"--input={two_heads / 'one'}", f"--output={url}")[0] == 0
     assert command(capfd, f"--input={two_heads / 'two'}", f"--output={url}/")[0] == 0
-    assert {p.name for p in tmp_path.iterdir()} - {"home"} == {"in", "skulls.pieces", "skulls.salt"}
+    assert {p.name for p in tmp_path.iterdir()} - {"cache"} == {"in", "skulls.pieces", "skulls.salt"}
     images, rows = prepared.read(url, "held_out")
     assert len(images) == len(rows) > 100
     assert open_data(config(url), 0).pixel_mm == 0.46875
-    assert len(list((tmp_path / "home" / ".cache" / "skullgan_jax").iterdir())) == 2
+    assert len(list((tmp_path / "cache" / "skullgan_jax").iterdir())) == 2
 
 
 @pytest.mark.parametrize("flag", ["--pixel_mm=0.5", "--salt=other"])

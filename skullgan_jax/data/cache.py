@@ -17,7 +17,6 @@ from skullgan_jax.machine import files, lock, paths
 from skullgan_jax.slices.size import SIZE
 
 NAME = "skullgan_jax_cache"  # the folder beside the data
-HOME = Path("~/.cache/skullgan_jax")
 
 
 def cached(

@@ -30,7 +30,7 @@ def open_celeba(data_dir: str = "", num: int = 100_000, cache_dir: str | None = 
         or a folder of JPEGs or PNGs (or one with `img_align_celeba` in it), taken in the order of names.
       num: images.
       cache_dir: where the decoded file goes; by default `<data_dir>/skullgan_jax_cache`, or
-        ~/.cache/skullgan_jax where that cannot be written.
+        the user's cache (paths.cache) where that cannot be written.
 
     Returns:
       (num, 128, 128) uint8, memory-mapped, read-only.
@@ -57,7 +57,7 @@ def open_celeba(data_dir: str = "", num: int = 100_000, cache_dir: str | None = 
         raise InputError(
             f"{root} holds no CelebA: run `tfds build celeb_a`, or set config.data.path to a folder of JPEGs"
         )
-    folders = [Path(cache_dir)] if cache_dir else [root / cache.NAME, cache.HOME]
+    folders = [Path(cache_dir)] if cache_dir else [root / cache.NAME, paths.cache()]
 
     def decode() -> Iterable[np.ndarray]:
         tf = import_tensorflow()

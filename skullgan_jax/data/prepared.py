@@ -10,14 +10,13 @@ import numpy as np
 from skullgan_jax.data import cache
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.errors import InputError, MachineError, Told, by_cause
-from skullgan_jax.machine import places
-from skullgan_jax.machine.paths import is_remote
+from skullgan_jax.machine import paths, places
 from skullgan_jax.machine.tensorflow import import_tensorflow
 
 
 def is_prepared(path) -> bool:
     """Whether `prepare` wrote what is there."""
-    if is_remote(path) and str(path).endswith((".npy", ".npz")):
+    if paths.is_remote(path) and str(path).endswith((".npy", ".npz")):
         return False
     try:
         return _read_text(path, "summary.json") is not None
@@ -28,8 +27,8 @@ def is_prepared(path) -> bool:
 def open_split(path, split: str) -> tuple[np.ndarray, float]:
     """The segments of a split, and the edge of a pixel in mm.
 
-    TFDS shards are decoded once, into `skullgan_jax_cache` in the folder, or ~/.cache/skullgan_jax where it cannot be
-    written or is a bucket.
+    TFDS shards are decoded once, into `skullgan_jax_cache` in the folder, or the user's cache (paths.cache) where it
+    cannot be written or is a bucket.
 
     Args:
       path: the folder, or its URL.
@@ -49,7 +48,7 @@ def open_split(path, split: str) -> tuple[np.ndarray, float]:
         return open_slices(f"{path}/{split}.npy"), pixel_mm
     builder = _builder(path)
     name = f"{split}_{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
-    folders = [cache.HOME] if is_remote(path) else [Path(path, cache.NAME), cache.HOME]
+    folders = [paths.cache()] if paths.is_remote(path) else [Path(path, cache.NAME), paths.cache()]
     num = builder.info.splits[split].num_examples
     what = f"{split}: decoded"
     return cache.cached(

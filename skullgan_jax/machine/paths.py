@@ -1,5 +1,6 @@
 """Paths as users write them."""
 
+import os
 import pathlib
 
 from skullgan_jax.errors import InputError
@@ -16,6 +17,12 @@ def at_home(path) -> pathlib.Path:
     except RuntimeError:
         name = pathlib.Path(path).parts[0]
         raise InputError(f"{path}: nobody knows where {name} is; write the folder out") from None
+
+
+def cache() -> pathlib.Path:
+    """What one command keeps for the next: $XDG_CACHE_HOME/skullgan_jax, else ~/.cache/skullgan_jax, the ~ as it is."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return pathlib.Path(base if os.path.isabs(base) else "~/.cache", "skullgan_jax")
 
 
 def is_remote(path) -> bool:

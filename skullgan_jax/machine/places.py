@@ -25,7 +25,6 @@ from skullgan_jax.machine import files, lock, paths
 
 _AT_ONCE = 8
 _RETRIES = {"max_retries": 6}  # a bucket that refuses should say so within a minute
-_CACHE = pathlib.Path("~/.cache/skullgan_jax")
 
 
 class Folder:
@@ -373,7 +372,7 @@ def opened(path: "str | os.PathLike | Place") -> Iterator[Place]:
 def file(path: "str | os.PathLike | Place") -> pathlib.Path | None:
     """A path or URL as a file on this machine, or None where it is none.
 
-    One of a bucket is fetched once, by one process of a host, and kept in ~/.cache/skullgan_jax.
+    One of a bucket is fetched once, by one process of a host, and kept in paths.cache().
 
     Raises:
       InputError, MachineError: it cannot be read or kept.
@@ -390,7 +389,7 @@ def file(path: "str | os.PathLike | Place") -> pathlib.Path | None:
             if generation is None:
                 return None
             kept = hashlib.sha256(url.encode() + generation).hexdigest()[:16]
-            target = paths.at_home(_CACHE) / f"{kept}-{name}"
+            target = paths.at_home(paths.cache()) / f"{kept}-{name}"
             target.parent.mkdir(parents=True, exist_ok=True)
             with lock.in_turn(target, lambda: None):
                 if not target.exists():

@@ -50,13 +50,10 @@ def kept() -> Iterator[None]:
 
 def folder() -> str | None:
     """The folder, made and tidied, or None where there can be none."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    home = os.path.expanduser("~")
-    if not os.path.isabs(base):
-        if not os.path.isabs(home) or not os.path.isdir(home):
-            return None
-        base = os.path.join(home, ".cache")
-    path = pathlib.Path(base, "skullgan_jax", "compiled", memory.kind())
+    cache, home = paths.cache(), os.path.expanduser("~")
+    if cache.parts[0] == "~" and not (os.path.isabs(home) and os.path.isdir(home)):
+        return None
+    path = cache.expanduser() / "compiled" / memory.kind()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         about = path.stat()

@@ -139,14 +139,16 @@ def test_other_files_are_another_source(tmp_path):
     assert not np.array_equal(one[1], two[1])
 
 
-def test_cache_falls_back_to_home(jpegs, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
+@pytest.mark.parametrize("variable", ["", "XDG_CACHE_HOME"])
+def test_what_is_decoded_falls_back_to_the_cache_of_the_user(variable, jpegs, own_home, monkeypatch):
+    if variable:
+        monkeypatch.setenv(variable, str(own_home / "scratch"))
     (jpegs / "skullgan_jax_cache").touch()  # a file where the folder should be: cannot be written, even by root
     try:
         images = open_celeba(str(jpegs), 2)
     finally:
         (jpegs / "skullgan_jax_cache").unlink()
-    assert os.path.dirname(images.filename) == str(tmp_path / ".cache" / "skullgan_jax")
+    assert os.path.dirname(images.filename) == str(own_home / ("scratch" if variable else ".cache") / "skullgan_jax")
 
 
 def problem(*args) -> str:

@@ -41,11 +41,10 @@ def test_what_prepare_kept_apart(splits, tmp_path):
         np.testing.assert_array_equal(found, phantom.segments(2, 1))
 
 
-def test_what_prepare_wrote_to_a_bucket(tmp_path, monkeypatch):
+def test_what_prepare_wrote_to_a_bucket(own_home, tmp_path):
     folder = tmp_path / "skulls"
     folder.mkdir()
     prepared(folder, ("train", "held_out"))
-    monkeypatch.setenv("HOME", str(tmp_path))
     with bucket.serving(holding={f"skulls/{path.name}": path.read_bytes() for path in folder.iterdir()}) as objects:
         there, here = (open_data(data_of(path), 0) for path in ("gs://somebody/skulls", folder))
         np.testing.assert_array_equal(there.images, here.images)

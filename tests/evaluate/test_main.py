@@ -211,7 +211,7 @@ REPORT = {"metrics.json", "radiology.csv", "report.html"} | FIGURES
 
 
 @pytest.fixture
-def in_bucket(few, tmp_path, monkeypatch):
+def in_bucket(few, own_home, tmp_path, monkeypatch):
     """Objects of a bucket with the sets and more in r/, flags, and a dict: end of a name -> how its writing fails."""
     faults = {}
 
@@ -230,7 +230,6 @@ def in_bucket(few, tmp_path, monkeypatch):
     monkeypatch.setattr(drawn, "draw", draw)
     monkeypatch.setattr(page, "write", lambda path, *_: path.write_text("a page"))
     monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "initial_delay": "10ms"})
-    monkeypatch.setenv("HOME", str(tmp_path))
     with bucket.serving(fault) as objects:
         with places.Bucket("gs://somebody/sets") as place:  # which says once a process whose credentials it has
             for name in ("real", "fake"):

@@ -15,7 +15,7 @@ URL = "gs://somebody/run"
 
 
 @pytest.fixture
-def served(monkeypatch, tmp_path):
+def served(monkeypatch, own_home):
     """The objects of a bucket, and a dict: (method, end of a name) -> how such requests fail from now on."""
     faults = {}
 
@@ -23,7 +23,6 @@ def served(monkeypatch, tmp_path):
         return next((how for (which, end), how in faults.items() if which == method and name.endswith(end)), None)
 
     monkeypatch.setattr(places, "_RETRIES", {"max_retries": 2, "initial_delay": "10ms"})
-    monkeypatch.setenv("HOME", str(tmp_path))
     with bucket.serving(fault) as objects:
         yield objects, faults
 

@@ -58,9 +58,8 @@ def test_a_run_in_a_bucket_is_that_in_a_folder(tiny, finished, final_state, monk
 
 
 @pytest.mark.all
-def test_a_run_that_begins_with_what_is_in_a_bucket(tiny, tmp_path, monkeypatch):
+def test_a_run_that_begins_with_what_is_in_a_bucket(tiny, own_home, tmp_path):
     """Slices, and a checkpoint of another run to continue from: the losses are those of folders."""
-    monkeypatch.setenv("HOME", str(tmp_path))
     np.save(tmp_path / "slices.npy", phantom.segments(16, 4))
     with bucket.serving(holding={"data/slices.npy": (tmp_path / "slices.npy").read_bytes()}):
         found = []
@@ -94,6 +93,7 @@ def job(start):
                 "JAX_NUM_PROCESSES": str(len(folders)),
                 "JAX_PROCESS_ID": str(process),
                 "HOME": str(folder),
+                "XDG_CACHE_HOME": "",
                 "TMPDIR": str(folder),
                 "JAX_COMPILATION_CACHE_DIR": "gs://somebody/compiled",
             }
