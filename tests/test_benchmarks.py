@@ -6,7 +6,10 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from skullgan_jax.data import phantom
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ("--nz=8", "--ngf=16", "--ndf=4")
@@ -37,3 +40,19 @@ def test_layers():
     lines = printed("layers", "--ngf=16", "--batch=1", "--repeats=1", "--only=G conv").splitlines()
     for form in ("xla", "matmul", "winograd", "apart"):
         assert sum(f" {form} " in line and len(re.findall(r"\d\.\d{4}", line)) == 3 for line in lines) == 4, form
+
+
+@pytest.mark.all
+def test_told(tmp_path):
+    """Stripes of 4 pixels across the columns of bone are told by waves along rows alone, and are 32 waves a row."""
+    slices = phantom.segments(120)
+    real, fake = slices[:60], slices[60:].astype(np.int16)
+    fake[..., ::4] += np.where(fake[..., ::4] > 0, 200, 0).astype(np.int16)
+    np.save(tmp_path / "real.npy", real)
+    np.save(tmp_path / "fake.npy", fake)
+    lines = printed("told", f"--real={tmp_path}/real.npy", f"--fake={tmp_path}/fake.npy").splitlines()
+    told = {line.strip().rsplit(maxsplit=2)[0]: int(line.split()[-2]) for line in lines if line.endswith("%")}
+    assert told["waves of 4 pixels along rows"] > 95
+    assert told["waves of 4 pixels down columns"] < 75
+    waves, decibel = (line.split()[1:] for line in lines[-2:])
+    assert max(zip(map(float, decibel), waves, strict=True))[1] == "32"
