@@ -60,9 +60,8 @@ class Monitor:
         self._put(("step", step, metrics))
 
     def picture(self, step: int, images, calibration) -> None:
-        """Write samples/STEP.png of images (B, 128, 128, nc) in [-1, 1] on the device; waits for the one before."""
-        self._wait_for_picture()
-        self._painted = self._painter.submit(self._told, self._picture, step, (images, calibration))
+        """Write samples/STEP.png of images (B, 128, 128, nc) in [-1, 1] on the device."""
+        self._put(("picture", step, (images, calibration)))
 
     def judged(self, step: int, numbers: dict[str, float]) -> None:
         """Record what a checkpoint was judged by, and raise the alarm where the generator has collapsed.
@@ -81,19 +80,17 @@ class Monitor:
 
     def flush(self) -> None:
         """Return when everything given so far is written, pictures, too."""
-        self._wait_for_picture()
         self.check()
+        if self._painted:
+            self._painted.result()
+        self._writer.flush()
+        self._raise()
 
     def close(self) -> None:
         self._queue.put(("stop", 0, None))
         self._thread.join()
         self._painter.shutdown()
         self._writer.close()
-
-    def _wait_for_picture(self) -> None:
-        if self._painted:
-            self._painted.result()
-        self._raise()
 
     def _put(self, item) -> None:
         self._raise()
@@ -108,21 +105,19 @@ class Monitor:
             kind, step, value = self._queue.get()
             if kind == "stop":
                 return
-            self._told(getattr(self, f"_{kind}"), step, value)
-            if kind == "check":
+            if kind == "check":  # what was good before an error is written all the same
+                self._told(self._record)
+                self._told(self._writer.flush)
                 value.set()
+            elif self._error is None:
+                self._told(getattr(self, f"_{kind}"), step, value)
 
-    def _told(self, write, step, value) -> None:
-        """Write, unless that failed before; what goes wrong is told to the loop at its next call."""
+    def _told(self, write, *args) -> None:
+        """Write; what goes wrong is told to the loop at its next call."""
         try:
-            if self._error is None:
-                write(step, value)
+            write(*args)
         except Exception as error:
             self._error = self._error or error
-
-    def _check(self, step, done) -> None:
-        self._record()
-        self._writer.flush()
 
     def _step(self, step, metrics) -> None:
         values = {k: float(v) for k, v in jax.device_get(metrics).items()}
@@ -181,9 +176,14 @@ class Monitor:
             )
 
     def _picture(self, step, value) -> None:
+        """Have it drawn, when all numbers before it are good, and one at a time."""
+        if self._painted:
+            self._painted.result()
+        self._painted = self._painter.submit(self._told, self._paint, step, *value)
+
+    def _paint(self, step, images, calibration) -> None:
         from skullgan_jax.slices import pictures
 
-        images, calibration = value
         hu = calibration.to_hu(np.asarray(images)[..., 0])
         path = self.workdir / "samples" / f"{step:08d}.png"
         pictures.grid(path, hu, calibration, title=f"epoch {step // self.per_epoch}, step {step}")

@@ -131,6 +131,22 @@ def test_not_finite_names_the_step_and_the_value(tmp_path, name, value):
     assert max(r["step"] for r in records(tmp_path)) < 4, "nothing that is not finite is written"
 
 
+def test_nothing_is_drawn_after_what_is_not_finite(tmp_path):
+    """And the step before it, of a record that is not full, is in the log."""
+    watch = make(tmp_path)
+    watch._queue.put(("step", 1, values()))
+    watch._queue.put(("step", 2, values(loss_g=np.nan)))
+    watch._queue.put(("picture", 2, (jnp.full((4, 128, 128, 1), jnp.nan), Calibration(0, 2000))))
+    done = threading.Event()
+    watch._queue.put(("check", 0, done))
+    assert done.wait(60)
+    with pytest.raises(monitor.NotFiniteError, match="step 2"):
+        watch.flush()
+    watch.close()
+    assert [r["step"] for r in records(tmp_path)] == [1]
+    assert list((tmp_path / "samples").iterdir()) == []
+
+
 def test_the_loop_does_not_wait_for_the_device(tmp_path, monkeypatch):
     """Values that take a while to come hold up the writing, not the caller."""
     there = threading.Event()
