@@ -129,6 +129,21 @@ def average_decay(recipe: Relativistic, step, batch: int):
     return jnp.where(step > 0, 0.5 ** (batch / jnp.maximum(half_life, 1e-3)), 0.0)
 
 
+def with_open_tail(g_params, seed: int):
+    """A generator's first weights, `g_params`, so that its last two layers hand single pixels on.
+
+    conv3 and conv4, which alone follow the last texture noise, are linear. Beginning from small weights they learn to
+    hand on what is coarse, and end as a low pass that no noise gets through. To the middle of each kernel a sign is
+    added, over the root of the channels that come in.
+    """
+    opened = dict(g_params)
+    for name in ("conv3", "conv4"):
+        kernel = g_params[name]["kernel"]  # 3 3 Cin Cout
+        signs = jax.random.rademacher(rng.stream(seed, f"init {name}"), kernel.shape[2:], kernel.dtype)
+        opened[name] = g_params[name] | {"kernel": kernel.at[1, 1].add(signs * kernel.shape[2] ** -0.5)}
+    return opened
+
+
 def augment(images, key, recipe: Relativistic):
     """What the discriminator sees of images (B, 128, 128, nc): some moved, all with noise; -1, air, moves in.
 

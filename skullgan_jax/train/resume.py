@@ -16,7 +16,7 @@ from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import is_there, load
 from skullgan_jax.nets.pair import quick_to_compile
 from skullgan_jax.processes import distributed
-from skullgan_jax.train import ranges, sharding, state
+from skullgan_jax.train import ranges, relativistic, sharding, state
 from skullgan_jax.train.fields import flat
 from skullgan_jax.train.recipe import Relativistic
 
@@ -94,8 +94,16 @@ def initial_state(plan, checkpoints, workdir, like):
 
 
 def scratch(plan, like):
-    """A state with the weights that its pair begins with, as `initial_state` gives it."""
-    return quick_to_compile(lambda: _fresh(plan, *plan.pair.init(plan.config.seed)), out_shardings=sharding.of(like))()
+    """A state with the weights that its pair and recipe begin with, as `initial_state` gives it."""
+    seed = plan.config.seed
+
+    def begin():
+        g_params, *others = plan.pair.init(seed)
+        if isinstance(plan.recipe, Relativistic):
+            g_params = relativistic.with_open_tail(g_params, seed)
+        return _fresh(plan, g_params, *others)
+
+    return quick_to_compile(begin, out_shardings=sharding.of(like))()
 
 
 def _newest(plan, checkpoints, where, like):

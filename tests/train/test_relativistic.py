@@ -169,6 +169,32 @@ def test_average_by_hand():
     np.testing.assert_allclose(decay(step=jnp.int32(10**6)), 0.5 ** (16 / 5000), rtol=1e-6)
 
 
+@pytest.mark.parametrize("ngf", [16, 64])
+def test_first_weights_hand_single_pixels_on(ngf):
+    """Nearly all energy of a pixel in any channel before conv3 comes out where it was, by published weights little."""
+    published = support.quick_jit(lambda: Pair(nz=4, ngf=ngf, ndf=4).init(0)[0])()
+    opened = relativistic.with_open_tail(published, 0)
+
+    def conv(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def central(params):
+        pixels = np.zeros((ngf // 8, 9, 9, ngf // 8), np.float32)
+        pixels[:, 4, 4] = np.eye(ngf // 8)
+        out = np.square(conv(conv(pixels, params["conv3"]["kernel"]), params["conv4"]["kernel"]))
+        return np.sum(out[:, 4, 4]) / np.sum(out)
+
+    assert central(opened) > 0.95
+    assert central(published) < 0.2
+    for name, layer in published.items():
+        added = {k: np.array(opened[name][k] - v) for k, v in layer.items()}
+        if name in ("conv3", "conv4"):
+            middle = added["kernel"][1, 1].copy()
+            np.testing.assert_allclose(np.abs(middle), len(middle) ** -0.5, rtol=1e-5)
+            added["kernel"][1, 1] = 0
+        assert not any(np.any(v) for v in added.values())
+
+
 def test_shifts_by_hand():
     """Down and right; what moves in is air."""
     x = np.arange(2 * 5 * 5, dtype=np.float32).reshape(2, 5, 5, 1)

@@ -10,8 +10,9 @@ import pytest
 
 from skullgan_jax.model import checkpoint
 from skullgan_jax.model.load import load
+from skullgan_jax.nets.pair import quick_to_compile
 from skullgan_jax.processes import distributed
-from skullgan_jax.train import finish, loop, program, resume, setup
+from skullgan_jax.train import finish, loop, program, relativistic, resume, setup
 from tests.train.refused import refusal
 
 
@@ -124,6 +125,17 @@ def test_what_was_let_pass_may_be_changed(finished_copy, tiny):
     checkpoints.write_meta(12, about)
     plan, _, _ = begun(tiny(epochs=5), finished_copy)
     assert plan.meta["changes"] == [{"step": 12, "recipe.b1": [2.0, 0.5], "recipe.g_factor": [2.0, 0.5]}]
+
+
+def test_what_each_recipe_begins_with_from_scratch(tiny, tiny_small, tmp_path):
+    """The published generator, weight for weight; that for few slices with an open tail, its average, too."""
+    for config in (tiny(), tiny_small()):
+        plan, found, _ = begun(config, tmp_path / "run")
+        expected = quick_to_compile(lambda plan=plan: plan.pair.init(plan.config.seed)[0])()
+        if config.recipe == tiny_small().recipe:
+            expected = relativistic.with_open_tail(expected, plan.config.seed)
+            jax.tree.map(np.testing.assert_array_equal, found.g_iterate, found.g_params)
+        jax.tree.map(np.testing.assert_array_equal, found.g_params, expected)
 
 
 def test_a_generator_is_enough_for_the_relativistic_recipe(finished, tiny_small, tmp_path, capfd):
