@@ -12,6 +12,7 @@ import argparse
 
 import numpy as np
 
+from skullgan_jax.command.flags import refusing
 from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.evaluate.measures import embedding
 from skullgan_jax.slices import features
@@ -22,9 +23,9 @@ DIRECTIONS = ("along rows", "down right", "down columns", "down left")
 
 def blocks():
     """Name -> columns of the features."""
-    yield "all", np.arange(448)
-    yield "shape", np.arange(256)
-    texture = np.arange(256, 448).reshape(3, 16, 4)  # level, cell, direction
+    shape, texture = features.columns()
+    yield "all", slice(None)
+    yield "shape", shape
     for level, pixels in enumerate((4, 8, 16)):
         yield f"waves of {pixels} pixels", texture[level].ravel()
     for direction, name in enumerate(DIRECTIONS):
@@ -58,4 +59,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from skullgan_jax.slices.chunks import in_chunks
+from skullgan_jax.slices.size import SIZE
 
 _BATCH = 64
 _SHAPE_CELL, _TEXTURE_CELL = 8, 32
@@ -107,6 +108,16 @@ def describe(hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       (N, 256) mean HU of cells and (N, 192) mean log energies, float32.
     """
     return in_chunks(_compiled(), hu, _BATCH)
+
+
+def columns() -> tuple[np.ndarray, np.ndarray]:
+    """Where the features of `scaled` are: shape, (256,), and texture, (3, 16, 4), by resolution, cell and orientation.
+
+    The finest resolution comes first; waves run along rows, down to the right, down, and down to the left.
+    """
+    shape, cells = ((SIZE // cell) ** 2 for cell in (_SHAPE_CELL, _TEXTURE_CELL))
+    texture = np.arange(_LEVELS * cells * _ORIENTATIONS).reshape(_LEVELS, cells, _ORIENTATIONS)
+    return np.arange(shape), shape + texture
 
 
 def scaled(real, others) -> list[np.ndarray]:

@@ -29,6 +29,21 @@ def test_gabor_filters_find_their_wave():
     assert energies[0] > 3 * max(energies[1:])
 
 
+@pytest.mark.parametrize("pixels", [4, 8, 16])
+@pytest.mark.parametrize(
+    ("orientation", "along", "down"), [(0, 1, 0), (1, 0.707, 0.707), (2, 0, 1), (3, -0.707, 0.707)]
+)
+def test_where_each_texture_is(pixels, orientation, along, down):
+    """Waves along rows, down to the right, down, down to the left, of 4, 8 and 16 pixels."""
+    y, x = np.mgrid[:128, :128]
+    wave = 1000 * np.cos(2 * np.pi / pixels * (along * x + down * y)).astype(np.float32)
+    shape, texture = features.columns()
+    found = np.concatenate(features.describe(wave[None]), 1)[0]
+    np.testing.assert_allclose(found[shape].reshape(16, 16)[1, 0], wave[8:16, :8].mean(), rtol=1e-4, atol=1e-3)
+    level, at = np.unravel_index(np.argmax(found[texture].mean(1)), (3, 4))
+    assert (4 << level, at) == (pixels, orientation)
+
+
 def test_texture_is_the_energy_of_the_filters():
     """Filtered along one axis and then the other gives what each filter of 9 x 9 does."""
     hu = phantom.segments(2).astype(np.float64)
