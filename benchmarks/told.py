@@ -20,6 +20,7 @@ from skullgan_jax.data.arrays import open_slices
 from skullgan_jax.evaluate.measures import embedding
 from skullgan_jax.model.load import load
 from skullgan_jax.slices import features
+from skullgan_jax.slices.size import SIZE
 
 WAVES = (8, 14, 16, 18, 24, 30, 32, 34, 40, 48, 56, 63)
 DIRECTIONS = ("along rows", "down right", "down columns", "down left")
@@ -46,13 +47,15 @@ def power(hu: np.ndarray) -> np.ndarray:
 def handed_on(params) -> np.ndarray:
     """(65,): gain of conv3 and conv4 for waves along rows over that for a constant, all channels together."""
     taps = [np.asarray(params[name]["kernel"], np.float64).sum(0) for name in ("conv3", "conv4")]  # along rows alone
-    first, second = (np.moveaxis(np.fft.rfft(k, 128, axis=0), 0, -1) for k in taps)  # Cin Cout 65
+    first, second = (np.moveaxis(np.fft.rfft(k, SIZE, axis=0), 0, -1) for k in taps)  # Cin Cout 65
     gain = np.linalg.norm(np.einsum("abw,bcw->acw", first, second), axis=(0, 1))
     return gain / gain[0]
 
 
-def row(name: str, numbers: np.ndarray) -> None:
-    print(f"  {name:6} ", *(f"{numbers[wave]:+5.1f}" for wave in WAVES))
+def tell(decibel: np.ndarray) -> None:
+    """Print a number for each of WAVES."""
+    print("  waves ", *(f"{wave:5d}" for wave in WAVES))
+    print("  dB    ", *(f"{decibel[wave]:+5.1f}" for wave in WAVES))
 
 
 def main():
@@ -65,8 +68,7 @@ def main():
         parser.error("give --real with --fake, or --model")
     for place in args.model:
         print(f"{place}: what the last two layers hand on")
-        print("  waves ", *(f"{wave:5d}" for wave in WAVES))
-        row("dB", 20 * np.log10(handed_on(load(place).g_params)))
+        tell(20 * np.log10(handed_on(load(place).g_params)))
     if not args.real:
         return
     real = np.asarray(open_slices(args.real), np.float32)
@@ -78,8 +80,7 @@ def main():
         for name, columns in blocks():
             found = embedding.tell_apart(ours[:, columns], theirs[:, columns], None)
             print(f"  {name:32} {100 * found['value']:4.0f} %")
-        print("  waves ", *(f"{wave:5d}" for wave in WAVES))
-        row("dB", 10 * np.log10(power(fake) / power(real)))
+        tell(10 * np.log10(power(fake) / power(real)))
 
 
 if __name__ == "__main__":
