@@ -67,8 +67,9 @@ def main():
     if bool(args.real) != bool(args.fake) or not (args.fake or args.model):
         parser.error("give --real with --fake, or --model")
     for place in args.model:
+        gain = handed_on(load(place).g_params)
         print(f"{place}: what the last two layers hand on")
-        tell(20 * np.log10(handed_on(load(place).g_params)))
+        tell(20 * np.log10(gain))
     if not args.real:
         return
     real = np.asarray(open_slices(args.real), np.float32)
