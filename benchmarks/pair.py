@@ -179,7 +179,7 @@ def main():
 
     from skullgan_jax.model import draw
     from skullgan_jax.train import relativistic, state, step
-    from skullgan_jax.train.recipe import Relativistic
+    from skullgan_jax.train.recipe import Relativistic, discriminator
 
     device = jax.devices()[0]
     pair = Pair(nz=args.nz, ngf=args.ngf, ndf=args.ndf, dtype=args.dtype)
@@ -236,7 +236,7 @@ def main():
         return advance
 
     small = Relativistic()
-    smooth = dataclasses.replace(pair, d_norm=small.d_norm)
+    smooth = dataclasses.replace(pair, **discriminator(dataclasses.asdict(small)))
     other = relativistic.make_train_step(smooth, small, seed=0, steps=1000, floor=-0.8)
 
     def compiling(name, pair, recipe, train_step):

@@ -34,6 +34,7 @@ PARTS = {  # name: the flags that take it away
     "penalties": ("recipe.gamma=0", "recipe.gamma_end=0"),
     "augmentation": ("recipe.mirror=0", "recipe.shift=0", "recipe.grain=0"),
     "floor": ("recipe.floor=0",),
+    "batch std": ("recipe.batch_std=False",),
     "falling penalties": ("recipe.gamma_end=2",),
     "averaging": ("recipe.average_images=1e-3",),
 }

@@ -38,7 +38,7 @@ def test_every_recipe_and_model_field_is_a_flag(name, size, load_config):
     config, kind = load_config(name, *size), CONFIGS[name]
     assert type(recipe.of(config.recipe)) is kind
     assert set(config.recipe) == {f.name for f in dataclasses.fields(kind)}
-    assert set(config.model) == {f.name for f in dataclasses.fields(Pair)} - {"d_norm"}
+    assert set(config.model) == {f.name for f in dataclasses.fields(Pair)} - {"d_norm", "d_batch_std"}
     for field in dataclasses.fields(kind):
         assert type(config.recipe[field.name]) is type(field.default), field.name
 

@@ -278,7 +278,7 @@ class Model:
             networks["discriminator"] = (self.d_params, self.d_stats)
         sizes = {k: v for k, v in dataclasses.asdict(self.pair).items() if k != "dtype"}
         about = {
-            **(sizes if self.d_params is not None else {**sizes, "ndf": None, "d_norm": None}),
+            **(sizes if self.d_params is not None else sizes | dict.fromkeys(("ndf", "d_norm", "d_batch_std"))),
             "calibration": self.calibration.to_dict(),
             "pixel_mm": self.pixel_mm,
             "batches_tracked": self.batches_tracked,

@@ -22,6 +22,7 @@ from skullgan_jax.nets.layers import BN_EPS, BatchNorm, Conv, texture_noise
 from skullgan_jax.nets.layout import by_image
 
 Array: TypeAlias = jax.Array | np.ndarray
+_LEAST_VARIANCE = 1e-6  # the gradient of a square root is infinite at 0
 D_NORMS = ("batch", "none")  # what normalises in the discriminator
 Weights: TypeAlias = dict[str, dict[str, Array]]  # a network's parameters, or its statistics: layer -> name -> float32
 
@@ -122,12 +123,22 @@ class Discriminator(nnx.Module):
       ndf: width, any positive number.
       norm: "batch", as published; "none" for the same convolutions without BatchNorm, which looks at the batch, and so
         leaves no gradient of one image to penalise.
+      batch_std: whether it ends in two layers in place of one, the first of which is told how much the images of a
+        batch differ: the standard deviation over the batch of each channel of conv5, in the mean over its 4 x 4 places
+        (as in Karras et al., arXiv 1710.10196, where it is the mean over channels, too).
       dtype: what convolutions compute in.
       rngs: nnx.Rngs with a `params` stream (or a default one).
     """
 
     def __init__(
-        self, nc: int = 1, ndf: int = 64, *, norm: str = "batch", dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+        self,
+        nc: int = 1,
+        ndf: int = 64,
+        *,
+        norm: str = "batch",
+        batch_std: bool = False,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
     ) -> None:
         _check(nc=(nc, 1, ""), ndf=(ndf, 1, ""))
         if norm not in D_NORMS:
@@ -139,12 +150,16 @@ class Discriminator(nnx.Module):
             if i:
                 setattr(self, f"norm{i + 1}", BatchNorm(cout, rngs=rngs) if norm == "batch" else _identity)
         # A 4x4 convolution on a 4x4 image is one product; the fan-in of its bias counts all 16 places.
-        self.conv6 = conv(_whole_image, (4, 4, widths[-1], 1))
+        self.conv6 = conv(_whole_image, (4, 4, widths[-1], 8 * ndf if batch_std else 1))
+        self.batch_std = batch_std
+        if batch_std:
+            self.std = conv(_whole_image, (1, 1, widths[-1], 8 * ndf), bias=False)
+            self.conv7 = conv(_whole_image, (1, 1, 8 * ndf, 1))
 
     def __call__(self, x: Array, train: bool, batches: int = 1) -> jax.Array:
         """Images x (B, 128, 128, nc) in [-1, 1] -> logits (B,) float32 of being real.
 
-        Where x is several batches, whose images take turns, BatchNorm treats each alone.
+        Where x is several batches, whose images take turns, what looks at the batch treats each alone.
         """
 
         def leaky(x: jax.Array) -> jax.Array:
@@ -155,7 +170,17 @@ class Discriminator(nnx.Module):
         x = leaky(self.norm3(self.conv3(x), train, batches))  # B 16 16 4 ndf
         x = leaky(self.norm4(self.conv4(x), train, batches))  # B 8 8 8 ndf
         x = leaky(self.norm5(self.conv5(x), train, batches))  # B 4 4 16 ndf
-        return self.conv6(x).astype(jnp.float32)[:, 0]
+        y = self.conv6(x)  # B 1, or B 8 ndf
+        if self.batch_std:
+            told = self.std(_deviation(x, batches))  # batches 8 ndf
+            y = self.conv7(leaky(y.reshape(-1, *told.shape) + told).reshape(y.shape))  # B 1
+        return y.astype(jnp.float32)[:, 0]
+
+
+def _deviation(x: jax.Array, batches: int) -> jax.Array:
+    """Of x (B, H, W, C), several batches whose images take turns: (batches, C) float32, see Discriminator."""
+    x = x.astype(jnp.float32).reshape(-1, batches, *x.shape[1:])
+    return jnp.mean(jnp.sqrt(jnp.var(x, 0) + _LEAST_VARIANCE), (1, 2))
 
 
 def _whole_image(x: jax.Array, kernel: jax.Array) -> jax.Array:

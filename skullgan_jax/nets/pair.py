@@ -22,7 +22,8 @@ def resolve_dtype(name: str) -> str:
 class Pair:
     """The structure of both networks: what runs the weights of a TrainState.
 
-    d_norm is what normalises in the discriminator: "batch", as published, or "none", see networks.Discriminator.
+    d_norm is what normalises in the discriminator: "batch", as published, or "none"; d_batch_std is whether it is told
+    how much the images of a batch differ. See networks.Discriminator.
     """
 
     nc: int = 1
@@ -31,12 +32,14 @@ class Pair:
     ndf: int = 64
     dtype: str = "float32"
     d_norm: str = "batch"
+    d_batch_std: bool = False
 
     def generator(self, rngs: nnx.Rngs, folded: bool = False) -> networks.Generator:
         return networks.Generator(self.nc, self.nz, self.ngf, dtype=jnp.dtype(self.dtype), folded=folded, rngs=rngs)
 
     def discriminator(self, rngs: nnx.Rngs) -> networks.Discriminator:
-        return networks.Discriminator(self.nc, self.ndf, norm=self.d_norm, dtype=jnp.dtype(self.dtype), rngs=rngs)
+        kind = {"norm": self.d_norm, "batch_std": self.d_batch_std}
+        return networks.Discriminator(self.nc, self.ndf, **kind, dtype=jnp.dtype(self.dtype), rngs=rngs)
 
     def graphs(self) -> tuple[nnx.GraphDef, nnx.GraphDef]:
         """The structures of both. Raises InputError where the architecture cannot have such sizes."""

@@ -84,6 +84,7 @@ _RANGES = {
     "recipe.gamma": _Number(0, 1e6),
     "recipe.gamma_end": _Number(0, 1e6),
     "recipe.gamma_until": _SHARE,
+    "recipe.batch_std": _SWITCH,
     "recipe.mirror": _Number(0, 1),
     "recipe.shift": _Number(0, SIZE // 2, whole=True),
     "recipe.shift_share": _Number(0, 1),

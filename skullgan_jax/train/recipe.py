@@ -28,7 +28,6 @@ class _Adam:
 class Recipe(_Adam):
     """The published numbers. Epochs count from 0, as the original's loop variable does."""
 
-    d_norm: ClassVar[str] = "batch"  # of the pair, see nets/pair.py
     streams: ClassVar[tuple[str, ...]] = ("real", "blur")  # of a batch, see data/batches.py
     floor: ClassVar[float] = 0.0  # samples have none, see Relativistic
 
@@ -48,7 +47,6 @@ class Relativistic(_Adam):
     The generator is the published one. A share is one of the steps of the whole run, so schedules stretch with it.
     """
 
-    d_norm: ClassVar[str] = "none"
     streams: ClassVar[tuple[str, ...]] = ("real",)
 
     lr: float = _number(2e-4, "learning rate of both nets, to begin with")
@@ -58,6 +56,7 @@ class Relativistic(_Adam):
     gamma: float = _number(2.0, "weight of the gradient penalties R1 and R2, to begin with")
     gamma_end: float = _number(0.2, "what that falls to in a line")
     gamma_until: float = _number(0.5, "by this share of the run")
+    batch_std: bool = _number(True, "whether the discriminator is told how much the slices of a batch differ")
     mirror: float = _number(0.5, "how likely a real slice is mirrored left to right")
     shift: int = _number(4, "slices are moved by up to so many pixels each way before the discriminator")
     shift_share: float = _number(0.5, "how likely that is; below 0.8, so that the generator need not learn it")
@@ -75,3 +74,10 @@ def of(fields: Mapping) -> Recipe | Relativistic:
 def kind(fields) -> type[Recipe] | type[Relativistic]:
     """Whose fields these are, by one that the other has not."""
     return Relativistic if "gamma" in fields else Recipe
+
+
+def discriminator(fields: Mapping) -> dict:
+    """What kind of discriminator a config's `recipe` trains: fields of nets.pair.Pair."""
+    if kind(fields) is Recipe:
+        return {}
+    return {"d_norm": "none", "d_batch_std": fields.get("batch_std", False)}  # runs of before do not say

@@ -1,9 +1,9 @@
 """The step for few slices, as one pure function: a relativistic loss with gradient penalties (R3GAN, arXiv 2501.05441).
 
 It has no gates, plateaus, blurred reals or label smoothing, and no BatchNorm in the discriminator. What it has instead:
-each fake is compared with a real one, the discriminator is kept smooth about both, and sees them moved and grainy
-alone, and reals without the sharp edge that they were cut out by, and the generator that is kept is an average of the
-one that moves.
+each fake is compared with a real one, the discriminator is kept smooth about both, is told how much the slices of a
+batch differ, and sees them moved and grainy alone, and reals without the sharp edge that they were cut out by, and the
+generator that is kept is an average of the one that moves.
 """
 
 import dataclasses
@@ -50,23 +50,23 @@ def relativistic_step(
 
     def d_loss(params):
         pairs = jnp.stack((reals, fakes), 1)  # each beside its other, on one device
-        logits, at = slopes(d_graph, params, pairs.reshape(-1, *reals.shape[1:]))
-        (real, fake), at = logits.reshape(-1, 2).T, at.reshape(pairs.shape)
-        r1, r2 = squared(at[:, 0]), squared(at[:, 1])
+        logits, backward = discriminated(d_graph, params, pairs)
+        real, fake = logits.T
+        slopes = backward(jnp.ones_like(logits))
+        r1, r2 = squared(slopes[:, 0]), squared(slopes[:, 1])
         loss = pairing(real, fake)
-        return loss + gamma / 2 * (r1 + r2), (loss, real, fake, at[:, 1], r1, r2)
+        loss_g, by_fake = jax.value_and_grad(pairing)(fake, real)
+        to_fakes = backward(jnp.stack((jnp.zeros_like(by_fake), by_fake), 1))[:, 1]
+        return loss + gamma / 2 * (r1 + r2), (loss, loss_g, real, fake, to_fakes, r1, r2)
 
     def step(params, adam, gradients):
         directions, adam = recipe.adam.update(gradients, adam)
         return jax.tree.map(lambda p, d: p - lr * d, params, directions), adam
 
     fakes, g_backward = jax.vjp(generate, state.g_iterate)
-    d_gradients, (loss_d, real, fake, fake_slopes, r1, r2) = jax.grad(d_loss, has_aux=True)(state.d_params)
+    d_gradients, (loss_d, loss_g, real, fake, to_fakes, r1, r2) = jax.grad(d_loss, has_aux=True)(state.d_params)
     d_params, d_adam = step(state.d_params, state.d_adam, d_gradients)
-
-    # No logit depends on another image, so what the penalty is taken of is the gradient that the generator needs.
-    loss_g, by_logit = jax.value_and_grad(pairing)(fake, real)
-    (g_gradients,) = g_backward(by_logit[:, None, None, None] * fake_slopes)
+    (g_gradients,) = g_backward(to_fakes)
     g_iterate, g_adam = step(state.g_iterate, state.g_adam, g_gradients)
 
     kept = average_decay(recipe, state.step, len(reals))
@@ -101,14 +101,27 @@ def pairing(better, worse):
     return jnp.mean(jax.nn.softplus(worse - better))
 
 
-def slopes(d_graph, params, images):
-    """Logits (B,) of images (B, H, W, C), and the gradient of each by its image, (B, H, W, C)."""
-    logits, backward = jax.vjp(lambda x: networks.apply(d_graph, params, {}, x, train=True)[0], images)
-    return logits, backward(jnp.ones_like(logits))[0]
+def discriminated(d_graph, params, batches):
+    """Logits (B, K) of K batches, (B, K, H, W, C), and what gives the gradient of their sum by all images.
+
+    Each batch is discriminated alone. The sum is weighted by what is given, (B, K).
+    """
+
+    def logits(x):
+        x = x.reshape(-1, *x.shape[2:])
+        found, _ = networks.apply(d_graph, params, {}, x, train=True, batches=batches.shape[1])
+        return found.reshape(batches.shape[:2])
+
+    found, backward = jax.vjp(logits, batches)
+    return found, lambda weights: backward(weights)[0]
 
 
 def squared(slopes):
-    """The mean over images of |d logit / d image|^2: R1 of reals, R2 of fakes (Mescheder et al., arXiv 1801.04406)."""
+    """The mean over images of |d logits / d image|^2: R1 of reals, R2 of fakes (Mescheder et al., arXiv 1801.04406).
+
+    That of the sum of the batch's logits, as in 1912.04958: with the standard deviation over the batch one image moves
+    all of them.
+    """
     return jnp.mean(jnp.sum(jnp.square(slopes), (1, 2, 3)))
 
 

@@ -187,7 +187,7 @@ def _pretrained(plan, like):
     # The relativistic recipe's discriminator is its own, and learns sooner than the generator does.
     anew = isinstance(plan.recipe, Relativistic) and (given.d_params is None or theirs != pair)
     if anew:
-        theirs = dataclasses.replace(theirs, ndf=pair.ndf, d_norm=pair.d_norm)
+        theirs = dataclasses.replace(theirs, ndf=pair.ndf, d_norm=pair.d_norm, d_batch_std=pair.d_batch_std)
     elif given.d_params is None:
         raise InputError(
             f"--config.pretrained={where}: has no discriminator to train on with; convert both: "
@@ -238,6 +238,8 @@ def check_same(plan, saved: dict, where) -> dict[str, list]:
     """
     meta = plan.meta
     new, old = flat(meta["config"]), flat(saved["config"])
+    if "recipe.gamma" in old:
+        old.setdefault("recipe.batch_std", False)  # as it was before there was the choice
     different = [k for k in sorted(new.keys() | old.keys()) if k not in _FREE + _START and new.get(k) != old.get(k)]
     changes = {k: [old[k], new[k]] for k in different if k in old and k in new and _may_change(k, old[k], new[k])}
     if refused := [k for k in different if k not in changes]:

@@ -104,7 +104,7 @@ def make_pair(config) -> Pair:
     """The networks of a config. Raises InputError."""
     fields = config.model.to_dict()
     fields["dtype"] = resolve_dtype(fields["dtype"])
-    pair = Pair(**fields, d_norm=recipes.kind(config.recipe).d_norm)
+    pair = Pair(**fields, **recipes.discriminator(config.recipe))
     pair.graphs()  # refuses sizes that the architecture cannot have
     return pair
 

@@ -89,9 +89,16 @@ def test_the_kind_of_a_discriminator_is_said(small, tmp_path):
     model.save(tmp_path / "none")
     assert json.loads((tmp_path / "none" / "model.json").read_text())["d_norm"] == "none"
     assert_same(load(tmp_path / "none"), model)
+    pair = dataclasses.replace(pair, d_batch_std=True)
+    told = jax.tree.map(np.asarray, pair.init(0)[2])
+    other = dataclasses.replace(model, pair=pair, d_params=told)
+    other.save(tmp_path / "std")
+    assert_same(load(tmp_path / "std"), other)
+    rewrite(tmp_path / "std", d_batch_std=False)
+    assert "do not have the shapes that model.json states" in refusal(tmp_path / "std")
     small.save(tmp_path / "batch")
     about = json.loads((tmp_path / "batch" / "model.json").read_text())
-    assert about.pop("d_norm") == "batch"
+    assert (about.pop("d_norm"), about.pop("d_batch_std")) == ("batch", False)
     (tmp_path / "batch" / "model.json").write_text(json.dumps(about))
     assert_same(load(tmp_path / "batch"), small)
     rewrite(tmp_path / "none", d_norm="layer")

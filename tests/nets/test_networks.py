@@ -94,6 +94,34 @@ def test_impossible_sizes_are_refused(sizes, reason):
         Pair(**{"nz": 4, "ngf": 16, "ndf": 8} | sizes).graphs()
 
 
+def test_a_discriminator_told_how_much_its_batch_differs():
+    """Each batch alone, of several whose images take turns; of images that are all alike it is told 1e-3 a channel."""
+    pair = Pair(nz=4, ngf=16, ndf=2, d_norm="none", d_batch_std=True)
+    _, graph = pair.graphs()
+    params = pair.init(0)[2]
+    assert {layer: leaves["kernel"].shape for layer, leaves in params.items()} == {
+        **{f"conv{i + 1}": (4, 4, max(1, 2**i), 2 ** (i + 1)) for i in range(5)},
+        "conv6": (4, 4, 32, 16),
+        "std": (1, 1, 32, 16),
+        "conv7": (1, 1, 16, 1),
+    }
+    batches = support.uniform("a", (3, 2, 128, 128, 1))
+    batches[:, 1] = batches[0, 1]
+
+    def logits(graph, params, x, **several):
+        return np.asarray(networks.apply(graph, params, {}, x, train=True, **several)[0])
+
+    both = logits(graph, params, batches.reshape(6, 128, 128, 1), batches=2).reshape(3, 2)
+    for i in range(2):
+        np.testing.assert_allclose(both[:, i], logits(graph, params, batches[:, i]), atol=1e-6)
+    np.testing.assert_allclose(both[:, 1], both[0, 1], atol=1e-6)
+    assert abs(both[0, 0] - both[0, 1]) > 1e-3
+    told = {layer: dict(leaves) for layer, leaves in params.items()}
+    told["std"]["kernel"] = 0 * told["std"]["kernel"]
+    told["conv6"]["bias"] = 1e-3 * np.sum(params["std"]["kernel"], (0, 1, 2))
+    np.testing.assert_allclose(both[:, 1], logits(graph, told, batches[:, 1]), atol=1e-6)
+
+
 def test_published_initialisation():
     """Kernels N(0, 0.01), scales N(1, 0.01), shifts 0, biases uniform within 1/sqrt(fan in); the seed decides."""
     g_params, g_stats, d_params, d_stats = support.quick_jit(PAIR.init)(3)

@@ -29,11 +29,11 @@ def report(kind, batch_size, *counts):
 
     from skullgan_jax.nets import rng
     from skullgan_jax.train import relativistic, state, step
-    from skullgan_jax.train.recipe import Relativistic
+    from skullgan_jax.train.recipe import Relativistic, discriminator
     from tests import support
 
     recipe = Relativistic() if kind == "relativistic" else step.Recipe()
-    pair = Pair(nz=20, ngf=16, ndf=8, d_norm=recipe.d_norm)
+    pair = Pair(nz=20, ngf=16, ndf=8, **discriminator(dataclasses.asdict(recipe)))
     graphs = pair.graphs()
 
     def draw(index):
@@ -58,7 +58,7 @@ def report(kind, batch_size, *counts):
         {k: np.tanh(random.standard_normal((batch_size, 128, 128, 1), np.float32)) for k in ("real", "blur")}
         for _ in range(STEPS)
     ]
-    weights = support.pair_weights(dataclasses.replace(pair, d_norm="batch"))
+    weights = support.pair_weights(Pair(nz=20, ngf=16, ndf=8))
     if kind == "relativistic":
         weights = (*weights[:2], *support.quick_jit(pair.init)(0)[2:])
     published, small = (

@@ -17,7 +17,7 @@ from skullgan_jax.train import relativistic, state
 from skullgan_jax.train.recipe import Relativistic
 from tests import support
 
-PAIR = Pair(nz=4, ngf=16, ndf=4, d_norm="none")
+PAIR = Pair(nz=4, ngf=16, ndf=4, d_norm="none", d_batch_std=True)
 BATCH = 4
 RECIPE = Relativistic(lr=1e-3, gamma=3.0, gamma_end=1.0, gamma_until=0.5, average_images=8, average_share=0.5)
 
@@ -65,7 +65,9 @@ def test_losses_and_gradients_match_torch(stepped):
     g.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
     d = {
         layer: {"weight": nchw_kernel(torch, leaves["kernel"]), "bias": torch.from_numpy(np.float64(leaves["bias"]))}
-        for layer, leaves in before.d_params.items()
+        for layer, leaves in (
+            before.d_params | {"std": before.d_params["std"] | {"bias": np.zeros(8 * PAIR.ndf)}}
+        ).items()
     }
     for leaf in (leaf for leaves in d.values() for leaf in leaves.values()):
         leaf.requires_grad_()
@@ -74,7 +76,10 @@ def test_losses_and_gradients_match_torch(stepped):
         for i in range(1, 6):
             images = torch.nn.functional.conv2d(images, **d[f"conv{i}"], stride=2, padding=1)
             images = torch.nn.functional.leaky_relu(images, 0.2)
-        return torch.nn.functional.conv2d(images, **d["conv6"])[:, 0, 0, 0]
+        deviation = torch.sqrt(images.var(0, correction=0) + 1e-6).mean((1, 2))
+        told = torch.nn.functional.conv2d(deviation[None, :, None, None], **d["std"])
+        hidden = torch.nn.functional.leaky_relu(torch.nn.functional.conv2d(images, **d["conv6"]) + told, 0.2)
+        return torch.nn.functional.conv2d(hidden, **d["conv7"])[:, 0, 0, 0]
 
     fakes = 0.9 * torch.roll(g(nchw(x["z"][:, None, None]), [nchw(n) for n in x["noise"]]), 3, dims=2) - 0.05
     reals, seen = nchw(x["real"]).requires_grad_(), fakes.detach().requires_grad_()
@@ -103,7 +108,8 @@ def test_losses_and_gradients_match_torch(stepped):
     (loss_d + sum(penalties)).backward()  # gamma / 2 is 1
     for layer, leaves in d.items():
         close(np.moveaxis(after.d_adam.mu[layer]["kernel"], (3, 2), (0, 1)), leaves["weight"].grad.numpy(), layer)
-        close(after.d_adam.mu[layer]["bias"], leaves["bias"].grad.numpy(), layer)
+        if layer != "std":  # which has no bias
+            close(after.d_adam.mu[layer]["bias"], leaves["bias"].grad.numpy(), layer)
 
 
 def nchw_kernel(torch, kernel):
@@ -133,17 +139,22 @@ def test_what_a_step_moves(stepped):
 
 
 def test_slopes_are_differences(discriminator):
-    """Along a direction the logit changes as its slope says: central differences of 1e-3, within 1 %."""
+    """Upwards a batch's sum of logits changes as its slopes say: central differences of 1e-5, within 1 %."""
     _, graph = PAIR.graphs()
-    images = support.uniform("a", (2, 128, 128, 1))
-    direction = support.uniform("direction", images.shape)
-    run = support.quick_jit(functools.partial(relativistic.slopes, graph))
+    images = support.uniform("a", (3, 2, 128, 128, 1))  # two batches of three
+
+    @support.quick_jit
+    def run(params, images):
+        logits, backward = relativistic.discriminated(graph, params, images)
+        return logits, backward(jnp.ones_like(logits))
+
     _, slopes = run(discriminator, images)
-    more, less = (run(discriminator, images + h * direction)[0] for h in (1e-3, -1e-3))
-    along = np.sum(slopes * direction, (1, 2, 3))
-    assert np.abs(along).min() > 0.01
-    np.testing.assert_allclose((more - less) / 2e-3, along, rtol=1e-2)
-    np.testing.assert_allclose(relativistic.squared(slopes), np.sum(np.square(slopes)) / 2, rtol=1e-5)
+    direction = np.sign(slopes) * np.abs(support.uniform("direction", images.shape))
+    more, less = (run(discriminator, images + h * direction)[0].sum(0) for h in (1e-5, -1e-5))
+    along = np.sum(slopes * direction, (0, 2, 3, 4))
+    assert along.min() > 1
+    np.testing.assert_allclose((more - less) / 2e-5, along, rtol=1e-2)
+    np.testing.assert_allclose(relativistic.squared(slopes[:, 0]), np.sum(np.square(slopes[:, 0])) / 3, rtol=1e-5)
 
 
 def test_pairing_by_hand():

@@ -1,14 +1,17 @@
 """Whole runs of the recipe for few slices: what is kept, resumed to the same bits, on any number of devices."""
 
+import copy
 import functools
 import json
 import signal
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
 from skullgan_jax import convert
+from skullgan_jax.errors import InputError
 from skullgan_jax.evaluate.measures import classify
 from skullgan_jax.model import checkpoint, draw
 from skullgan_jax.model.load import load
@@ -65,6 +68,7 @@ def test_the_model_is_the_average_with_statistics_of_its_own(whole, tiny_small):
     found = load(whole / "checkpoints" / "12")
     jax.tree.map(np.testing.assert_array_equal, found.g_params, saved.g_params)
     jax.tree.map(np.testing.assert_array_equal, found.g_stats, saved.g_stats)
+    assert found.pair.d_batch_std
     assert (found.pair.d_norm, found.d_stats, found.batches_tracked["discriminator"]) == ("none", {}, [])
     exported = load(whole / "model")
     jax.tree.map(alike, exported.standing, exported.g_stats)
@@ -72,6 +76,16 @@ def test_the_model_is_the_average_with_statistics_of_its_own(whole, tiny_small):
     np.testing.assert_array_equal(hu, np.load(whole / "slices.npy"))
     called = classify.discriminator(exported, {"real": hu, "fake": hu}, None, 0)
     assert called["real"]["value"] == called["fake"]["value"]
+
+
+def test_a_run_of_before_the_batch_std_goes_on_without(tiny_small):
+    saved = copy.deepcopy(setup.prepare(tiny_small()).meta)
+    del saved["config"]["recipe"]["batch_std"]
+    without = setup.prepare(tiny_small(**{"recipe.batch_std": False}))
+    assert resume.check_same(without, saved, "run") == {}
+    assert not setup.make_pair(ml_collections.ConfigDict(saved["config"])).d_batch_std
+    with pytest.raises(InputError, match=r"recipe.batch_std was False now True; change it back"):
+        resume.check_same(setup.prepare(tiny_small()), saved, "run")
 
 
 def _shapes(plan):
