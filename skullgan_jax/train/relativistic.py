@@ -56,7 +56,10 @@ def relativistic_step(
         r1, r2 = squared(slopes[:, 0]), squared(slopes[:, 1])
         loss = pairing(real, fake)
         loss_g, by_fake = jax.value_and_grad(pairing)(fake, real)
-        to_fakes = backward(jnp.stack((jnp.zeros_like(by_fake), by_fake), 1))[:, 1]
+        if recipe.batch_std:
+            to_fakes = backward(jnp.stack((jnp.zeros_like(by_fake), by_fake), 1))[:, 1]
+        else:  # no logit depends on another image, so the slopes are all that is needed
+            to_fakes = by_fake[:, None, None, None] * slopes[:, 1]
         return loss + gamma / 2 * (r1 + r2), (loss, loss_g, real, fake, to_fakes, r1, r2)
 
     def step(params, adam, gradients):

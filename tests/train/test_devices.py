@@ -32,7 +32,7 @@ def report(kind, batch_size, *counts):
     from skullgan_jax.train.recipe import Relativistic, discriminator
     from tests import support
 
-    recipe = Relativistic() if kind == "relativistic" else step.Recipe()
+    recipe = Relativistic(batch_std=True) if kind == "relativistic" else step.Recipe()
     pair = Pair(nz=20, ngf=16, ndf=8, **discriminator(dataclasses.asdict(recipe)))
     graphs = pair.graphs()
 

@@ -1,5 +1,6 @@
 """The relativistic step against the PyTorch statement of it in float64, its schedules by hand, and its augmentation."""
 
+import dataclasses
 import functools
 import math
 
@@ -17,8 +18,8 @@ from skullgan_jax.train import relativistic, state
 from skullgan_jax.train.recipe import Relativistic
 from tests import support
 
-PAIR = Pair(nz=4, ngf=16, ndf=4, d_norm="none", d_batch_std=True)
 BATCH = 4
+NAMES = {"kernel": "weight", "bias": "bias"}  # ours and torch's
 RECIPE = Relativistic(lr=1e-3, gamma=3.0, gamma_end=1.0, gamma_until=0.5, average_images=8, average_share=0.5)
 
 
@@ -27,19 +28,26 @@ def view(fakes):
     return 0.9 * jnp.roll(fakes, 3, axis=1) - 0.05
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["alone", "batch_std"])
+def pair(request):
+    """With a discriminator that is told of its batch, or is not."""
+    return Pair(nz=4, ngf=16, ndf=4, d_norm="none", d_batch_std=request.param)
+
+
 @pytest.fixture(scope="module")
-def discriminator():
+def discriminator(pair):
     """Its first weights."""
-    return support.quick_jit(lambda: PAIR.init(0)[2])()
+    return support.quick_jit(lambda: pair.init(0)[2])()
 
 
 @pytest.fixture(scope="module")
-def stepped(discriminator):
+def stepped(pair, discriminator):
     """The states before and after a second step, its metrics and inputs; the generator has weights of a formula."""
     weights = (*support.pair_weights(Pair(nz=4, ngf=16, ndf=4))[:2], discriminator, {})
+    recipe = dataclasses.replace(RECIPE, batch_std=pair.d_batch_std)
     run = support.quick_jit(
         lambda now, x: relativistic.relativistic_step(
-            now, x["real"], x["z"], x["noise"], view, 0.25, graphs=PAIR.graphs(), recipe=RECIPE
+            now, x["real"], x["z"], x["noise"], view, 0.25, graphs=pair.graphs(), recipe=recipe
         )
     )
     sizes = {"nc": 1, "nz": 4, "ngf": 16}
@@ -50,7 +58,7 @@ def stepped(discriminator):
 
 
 @pytest.mark.all
-def test_losses_and_gradients_match_torch(stepped):
+def test_losses_and_gradients_match_torch(pair, stepped):
     """By double backward in float64; of the decay rate 0, Adam's mean is the gradient itself."""
     torch = pytest.importorskip("torch")
     from benchmarks import torch_peer
@@ -60,14 +68,12 @@ def test_losses_and_gradients_match_torch(stepped):
     def nchw(array):
         return torch.from_numpy(np.array(np.moveaxis(np.asarray(array, np.float64), -1, 1)))
 
-    g = torch_peer.Generator(nz=PAIR.nz, ngf=PAIR.ngf).double()
+    g = torch_peer.Generator(nz=pair.nz, ngf=pair.ngf).double()
     arrays = pytorch_names.to_torch("generator", before.g_iterate, before.g_stats)
     g.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
     d = {
-        layer: {"weight": nchw_kernel(torch, leaves["kernel"]), "bias": torch.from_numpy(np.float64(leaves["bias"]))}
-        for layer, leaves in (
-            before.d_params | {"std": before.d_params["std"] | {"bias": np.zeros(8 * PAIR.ndf)}}
-        ).items()
+        layer: {theirs: torch.from_numpy(oihw(leaves[ours])) for ours, theirs in NAMES.items() if ours in leaves}
+        for layer, leaves in before.d_params.items()
     }
     for leaf in (leaf for leaves in d.values() for leaf in leaves.values()):
         leaf.requires_grad_()
@@ -76,6 +82,8 @@ def test_losses_and_gradients_match_torch(stepped):
         for i in range(1, 6):
             images = torch.nn.functional.conv2d(images, **d[f"conv{i}"], stride=2, padding=1)
             images = torch.nn.functional.leaky_relu(images, 0.2)
+        if not pair.d_batch_std:
+            return torch.nn.functional.conv2d(images, **d["conv6"])[:, 0, 0, 0]
         deviation = torch.sqrt(images.var(0, correction=0) + 1e-6).mean((1, 2))
         told = torch.nn.functional.conv2d(deviation[None, :, None, None], **d["std"])
         hidden = torch.nn.functional.leaky_relu(torch.nn.functional.conv2d(images, **d["conv6"]) + told, 0.2)
@@ -106,14 +114,16 @@ def test_losses_and_gradients_match_torch(stepped):
     for leaf in (leaf for leaves in d.values() for leaf in leaves.values()):
         leaf.grad = None
     (loss_d + sum(penalties)).backward()  # gamma / 2 is 1
-    for layer, leaves in d.items():
-        close(np.moveaxis(after.d_adam.mu[layer]["kernel"], (3, 2), (0, 1)), leaves["weight"].grad.numpy(), layer)
-        if layer != "std":  # which has no bias
-            close(after.d_adam.mu[layer]["bias"], leaves["bias"].grad.numpy(), layer)
+    assert ("std" in d) == pair.d_batch_std
+    for layer, leaves in after.d_adam.mu.items():
+        for ours, gradient in leaves.items():
+            close(oihw(gradient), d[layer][NAMES[ours]].grad.numpy(), (layer, ours))
 
 
-def nchw_kernel(torch, kernel):
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.float64(kernel), (3, 2), (0, 1))))
+def oihw(leaf):
+    """A kernel as torch has it, or a bias as it is; float64."""
+    leaf = np.float64(leaf)
+    return np.ascontiguousarray(np.moveaxis(leaf, (3, 2), (0, 1)) if leaf.ndim == 4 else leaf)
 
 
 def close(found, expected, name):
@@ -138,9 +148,9 @@ def test_what_a_step_moves(stepped):
     assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
 
 
-def test_slopes_are_differences(discriminator):
+def test_slopes_are_differences(pair, discriminator):
     """Upwards a batch's sum of logits changes as its slopes say: central differences of 1e-5, within 1 %."""
-    _, graph = PAIR.graphs()
+    _, graph = pair.graphs()
     images = support.uniform("a", (3, 2, 128, 128, 1))  # two batches of three
 
     @support.quick_jit

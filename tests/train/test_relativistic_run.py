@@ -25,6 +25,12 @@ pytestmark = pytest.mark.all
 
 
 @pytest.fixture(scope="module")
+def tiny_small(tiny_small):
+    """With a discriminator that is told of its batch, whose images are then on several devices."""
+    return lambda **changes: tiny_small(**{"recipe.batch_std": True} | changes)
+
+
+@pytest.fixture(scope="module")
 def whole(tiny_small, tmp_path_factory):
     """The workdir of an uninterrupted run; not to be written to."""
     workdir = tmp_path_factory.mktemp("small") / "run"
@@ -45,7 +51,7 @@ def or_die(self, done, metrics):
     step(self, done, metrics)
 monitor.Monitor.step = or_die
 """
-    ended(start(tmp_path / "run", config="small_data", code=code), -signal.SIGKILL)
+    ended(start(tmp_path / "run", "--config.recipe.batch_std=True", config="small_data", code=code), -signal.SIGKILL)
     assert checkpoint.Checkpoints(tmp_path / "run", create=False).latest == 4
     monkeypatch.setattr(finish, "finish", lambda *_: None)
     loop.train(tiny_small(), tmp_path / "run")
