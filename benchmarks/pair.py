@@ -235,9 +235,10 @@ def main():
 
         return advance
 
-    small = Relativistic()
-    smooth = dataclasses.replace(pair, **discriminator(dataclasses.asdict(small)))
-    other = relativistic.make_train_step(smooth, small, seed=0, steps=1000, floor=-0.8)
+    steps = {"published": (pair, recipe, published)}  # name: pair, recipe and step
+    for name, small in {"small data": Relativistic(), "batch std": Relativistic(batch_std=True)}.items():
+        smooth = dataclasses.replace(pair, **discriminator(dataclasses.asdict(small)))
+        steps[name] = smooth, small, relativistic.make_train_step(smooth, small, seed=0, steps=1000, floor=-0.8)
 
     def compiling(name, pair, recipe, train_step):
         """Print what the stages of compiling a step take, and how long its optimised program is."""
@@ -257,16 +258,14 @@ def main():
         print(f"{line}  {text.count(' fusion(')} fusions, {text.count(' dot(')} products", flush=True)
 
     if "compile" in args.what:
-        compiling("published", pair, recipe, published)
-        compiling("small data", smooth, small, other)
+        for name, about in steps.items():
+            compiling(name, *about)
     if "recipes" in args.what:
-        contestants = {"published": stepping(pair, recipe, published), "small": stepping(smooth, small, other)}
+        contestants = {name: stepping(*about) for name, about in steps.items()}
         seconds = {name: np.median(times) for name, times in alternate(contestants, args.rounds).items()}
-        print(
-            f"step of batch {args.batch}: published {seconds['published']:.3f} s, small data {seconds['small']:.3f} s, "
-            f"{seconds['small'] / seconds['published']:.2f} times",
-            flush=True,
-        )
+        for name, median in seconds.items():
+            times = median / seconds["published"]
+            print(f"{name:10}  {median:.3f} s a step, {times:.2f} times the published one", flush=True)
         contestants.clear()
     if "sample" in args.what:
         g_params, g_stats, *_ = quick_to_compile(lambda: pair.init(0))()
@@ -280,7 +279,7 @@ def main():
         del g_params, g_stats, ours
     if "step" in args.what:
         # Forward and both gradients of G; D on reals and fakes with both, and once more for the gradient of its input.
-        seconds = contest("step", args.batch, stepping(pair, recipe, published))
+        seconds = contest("step", args.batch, stepping(*steps["published"]))
         report("step", args.batch, 3 * g_flop + 8 * d_flop, seconds)
     memory = device.memory_stats() or {}
     in_use = memory.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

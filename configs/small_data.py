@@ -6,6 +6,10 @@ From weights that know something already, as the released ones; a generator is e
 
     ... --config.pretrained=models/skullgan
 
+Slices of many heads, which differ in more than one head's do; or where the log warns of a collapse:
+
+    ... --config.recipe.batch_std=True
+
 The size of a laptop, on the phantom or on your own slices, from scratch or from the starter model:
 
     python -m skullgan_jax.main --config=configs/small_data.py:demo --workdir=runs/small
