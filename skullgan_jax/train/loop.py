@@ -108,6 +108,7 @@ class _Run:
             steps_per_epoch=plan.steps_per_epoch,
             batch_size=config.batch_size,
             log_every=config.log_every,
+            remedy=plan.recipe.remedy,
         )
         self.tracer = trace.Tracer(place.local / "profile", self.start) if profile and first else None
 

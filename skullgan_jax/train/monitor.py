@@ -34,11 +34,13 @@ class Monitor:
       steps_per_epoch: of the run.
       batch_size: for images/s.
       log_every: steps per record, each the mean over them.
+      remedy: what is said of a collapse beside: which other run may not.
     """
 
-    def __init__(self, workdir, *, start_step, total_steps, steps_per_epoch, batch_size, log_every):
+    def __init__(self, workdir, *, start_step, total_steps, steps_per_epoch, batch_size, log_every, remedy=""):
         self.workdir = pathlib.Path(workdir)
         self.total, self.per_epoch, self.batch, self.every = total_steps, steps_per_epoch, batch_size, log_every
+        self.remedy = remedy
         (self.workdir / "samples").mkdir(parents=True, exist_ok=True)
         self._jsonl = self.workdir / "metrics.jsonl"
         kept = [r for r in read_records(self._jsonl) if r["step"] <= start_step]
@@ -172,7 +174,7 @@ class Monitor:
             progress.say(
                 f"warning: step {step}: the generator has collapsed: at two checkpoints running its samples are "
                 f"{spreads[-2]:.2f} and {spreads[-1]:.2f} as far from one another as real slices (alarm below "
-                f"{COLLAPSED}); the best checkpoint is kept, the run goes on"
+                f"{COLLAPSED}); the best checkpoint is kept, the run goes on" + (self.remedy and f"; {self.remedy}")
             )
 
     def _picture(self, step, value) -> None:

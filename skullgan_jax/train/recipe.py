@@ -30,6 +30,7 @@ class Recipe(_Adam):
 
     streams: ClassVar[tuple[str, ...]] = ("real", "blur")  # of a batch, see data/batches.py
     floor: ClassVar[float] = 0.0  # samples have none, see Relativistic
+    remedy: ClassVar[str] = "a run with --config=configs/small_data.py may not"  # collapse
 
     g_factor: float = _number(0.5, "the generator's rate times this where its loss gets no better")
     d_factor: float = _number(0.8, "the discriminator's rate times this where its loss gets no better")
@@ -56,7 +57,7 @@ class Relativistic(_Adam):
     gamma: float = _number(2.0, "weight of the gradient penalties R1 and R2, to begin with")
     gamma_end: float = _number(0.2, "what that falls to in a line")
     gamma_until: float = _number(0.5, "by this share of the run")
-    batch_std: bool = _number(False, "whether the discriminator is told how much a batch differs: for slices of many heads")
+    batch_std: bool = _number(False, "whether the discriminator is told how much a batch differs, as many heads do")
     mirror: float = _number(0.5, "how likely a real slice is mirrored left to right")
     shift: int = _number(4, "slices are moved by up to so many pixels each way before the discriminator")
     shift_share: float = _number(0.5, "how likely that is; below 0.8, so that the generator need not learn it")
@@ -64,6 +65,11 @@ class Relativistic(_Adam):
     average_images: float = _number(5000.0, "the kept generator's weights are averaged over this half-life of images")
     average_share: float = _number(0.05, "or over this share of the images so far, if that is less")
     floor: float = _number(1e-4, "share of bone that may lie below the HU under which samples are air; 0: none")
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a collapse, if there is something."""
+        return "" if self.batch_std else "a run with --config.recipe.batch_std=True may not"
 
 
 def of(fields: Mapping) -> Recipe | Relativistic:

@@ -10,6 +10,7 @@ import pytest
 
 from skullgan_jax.slices.calibration import Calibration
 from skullgan_jax.train import monitor
+from skullgan_jax.train.recipe import Relativistic
 
 NAMES = ("loss_d", "loss_g", "d_real", "d_fake", "lr_d", "lr_g", "grad_d", "grad_g", "open_d", "open_g")
 
@@ -80,7 +81,7 @@ def test_tensorboard_has_the_same(tmp_path):
 def test_a_collapse_is_told_with_its_step_once(tmp_path, capfd):
     """Below 0.7 twice running, of which the first time may lie before a resume."""
     for start, spreads in ((0, (0.9, 0.5, 0.8, 0.6)), (4, (0.55, 0.5, 0.75, 0.6))):
-        watch = make(tmp_path, start_step=start)
+        watch = make(tmp_path, start_step=start, remedy=Relativistic().remedy)
         for step, spread in enumerate(spreads, start + 1):
             watch.judged(step, JUDGED | {"spread": spread})
         watch.flush()
@@ -92,6 +93,8 @@ def test_a_collapse_is_told_with_its_step_once(tmp_path, capfd):
     assert warning.startswith(
         "warning: step 5: the generator has collapsed: at two checkpoints running its samples are 0.60 and 0.55 as far"
     )
+    assert warning.endswith("the run goes on; a run with --config.recipe.batch_std=True may not")
+    assert Relativistic(batch_std=True).remedy == ""
 
 
 def test_a_generator_that_does_not_vary_yet_has_not_collapsed(tmp_path, capfd):
