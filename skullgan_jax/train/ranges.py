@@ -103,7 +103,7 @@ _RANGES = {
     "final_slices": _whole(0),
     "patience": _whole(0),
 }
-_LATER = {"patience", "skip_damaged"}  # which configs of before do not have
+_LATER = {"patience", "skip_damaged", "recipe.batch_std"}  # which configs of before do not have
 
 
 def fits(field: str, value: Any) -> bool:
