@@ -103,7 +103,7 @@ _RANGES = {
     "final_slices": _whole(0),
     "patience": _whole(0),
 }
-_LATER = {"patience", "skip_damaged", "recipe.batch_std"}  # which configs of before do not have
+LATER = {"patience": 0, "skip_damaged": False, "recipe.batch_std": False}  # what configs of before mean by having none
 
 
 def fits(field: str, value: Any) -> bool:
@@ -125,7 +125,7 @@ def check(values: Mapping[str, Any]) -> None:
             raise InputError(f"--config.{field}={value}: {_RANGES[field]}")
     ours = {f"recipe.{f.name}" for f in dataclasses.fields(recipe.kind({k.partition(".")[2] for k in values}))}
     known = {field for field in _RANGES if field in ours or not field.startswith("recipe.")}
-    for field in known - _LATER - values.keys():
+    for field in known - LATER.keys() - values.keys():
         raise InputError(f"--config: has no field {field}; add it")
     for field in values.keys() - known:
         if field.startswith(("model.", "recipe.")):

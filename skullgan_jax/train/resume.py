@@ -237,10 +237,7 @@ def check_same(plan, saved: dict, where) -> dict[str, list]:
       was out of its range.
     """
     meta = plan.meta
-    new, old = flat(meta["config"]), flat(saved["config"])
-    for fields in (new, old):
-        if "recipe.gamma" in fields:
-            fields.setdefault("recipe.batch_std", False)  # as it was before there was the choice
+    new, old = (ranges.LATER | flat(each["config"]) for each in (meta, saved))
     different = [k for k in sorted(new.keys() | old.keys()) if k not in _FREE + _START and new.get(k) != old.get(k)]
     changes = {k: [old[k], new[k]] for k in different if k in old and k in new and _may_change(k, old[k], new[k])}
     if refused := [k for k in different if k not in changes]:

@@ -33,7 +33,8 @@ def report(kind, batch_size, *counts):
     from tests import support
 
     recipe = Relativistic(batch_std=True) if kind == "relativistic" else step.Recipe()
-    pair = Pair(nz=20, ngf=16, ndf=8, **discriminator(dataclasses.asdict(recipe)))
+    plain = Pair(nz=20, ngf=16, ndf=8)
+    pair = dataclasses.replace(plain, **discriminator(dataclasses.asdict(recipe)))
     graphs = pair.graphs()
 
     def draw(index):
@@ -58,7 +59,7 @@ def report(kind, batch_size, *counts):
         {k: np.tanh(random.standard_normal((batch_size, 128, 128, 1), np.float32)) for k in ("real", "blur")}
         for _ in range(STEPS)
     ]
-    weights = support.pair_weights(Pair(nz=20, ngf=16, ndf=8))
+    weights = support.pair_weights(plain)
     if kind == "relativistic":
         weights = (*weights[:2], *support.quick_jit(pair.init)(0)[2:])
     published, small = (

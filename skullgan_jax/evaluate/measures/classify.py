@@ -133,10 +133,11 @@ def discriminator(model, sets: dict[str, np.ndarray], subjects: np.ndarray | Non
     """The share of each set that the model's own discriminator calls real.
 
     Slices are mapped to [-1, 1] by the model's calibration and shown in shuffled batches of 16 of one set, BatchNorm by
-    the batch, as in training; its running statistics are of neither reals nor fakes. Real is a logit above 0, and of a
-    discriminator without BatchNorm, which learned from the differences of pairs alone, one above the median of all
-    reals and fakes. Where samples have a floor, it is shown them and the reals fading into air, as it saw the reals.
-    Trained until it could not tell, it should call about as many fakes as held-out reals real.
+    the batch and what it is told of the batch, as in training; the running statistics are of neither reals nor fakes.
+    Real is a logit above 0, and of a discriminator without BatchNorm, which learned from the differences of pairs
+    alone, one above the median of all reals and fakes. Where samples have a floor, it is shown them and the reals
+    fading into air, as it saw the reals. Trained until it could not tell, it should call about as many fakes as
+    held-out reals real.
 
     Args:
       model: with a discriminator.
