@@ -57,7 +57,7 @@ class Relativistic(_Adam):
     gamma: float = _number(2.0, "weight of the gradient penalties R1 and R2, to begin with")
     gamma_end: float = _number(0.2, "what that falls to in a line")
     gamma_until: float = _number(0.5, "by this share of the run")
-    batch_std: bool = _number(False, "whether the discriminator is told how much a batch differs, as many heads do")
+    batch_std: bool = _number(False, "tell the discriminator how much a batch differs: for slices of many heads")
     mirror: float = _number(0.5, "how likely a real slice is mirrored left to right")
     shift: int = _number(4, "slices are moved by up to so many pixels each way before the discriminator")
     shift_share: float = _number(0.5, "how likely that is; below 0.8, so that the generator need not learn it")
