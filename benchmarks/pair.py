@@ -236,7 +236,7 @@ def main():
         return advance
 
     steps = {"published": (pair, recipe, published)}  # name: pair, recipe and step
-    for name, small in {"small data": Relativistic(), "batch std": Relativistic(batch_std=True)}.items():
+    for name, small in {"small data": Relativistic(), "batch std": Relativistic(batch_std=8)}.items():
         smooth = dataclasses.replace(pair, **discriminator(dataclasses.asdict(small)))
         steps[name] = smooth, small, relativistic.make_train_step(smooth, small, seed=0, steps=1000, floor=-0.8)
 

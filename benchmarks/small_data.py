@@ -9,7 +9,7 @@ Then runs of the laptop's size, which go on where they were; the reports of thos
 
   python benchmarks/small_data.py run --data=few/bone --output=runs/few
   python benchmarks/small_data.py run --data=few/bone --output=runs/few --without penalties augmentation --seed=1
-  python benchmarks/small_data.py run --data=few/phantom --output=runs/few --batch_std
+  python benchmarks/small_data.py run --data=few/phantom --output=runs/few --batch_std=8
   python benchmarks/small_data.py run --data=few/bone --output=runs/few --published
   python benchmarks/small_data.py table --output=runs/few
 
@@ -95,9 +95,9 @@ def run(flags) -> None:
     """One run, its workdir named by data, parts that are left out, epochs and seed."""
     epochs = flags.epochs or (200 if flags.data.name == "bone" else 100)
     left_out = [flag for part in flags.without for flag in PARTS[part]]
-    told = ["recipe.batch_std=True"] if flags.batch_std else []
+    told = [f"recipe.batch_std={flags.batch_std}"] if flags.batch_std else []
     kind = ["published"] if flags.published else [f"without {part}" for part in flags.without]
-    kind += ["batch std"] if told else []
+    kind += [f"batch std {flags.batch_std}"] if told else []
     name = " ".join([flags.data.name, *kind, f"{epochs} epochs, seed {flags.seed}"])
     config = "skull.py:demo" if flags.published else "small_data.py:demo"
     workdir = flags.output / name.replace(" ", "_")
@@ -150,7 +150,7 @@ def parsed() -> argparse.Namespace:
             sub.add_argument("--data", type=pathlib.Path, required=True, help="a folder with train.npy, held_out.npy")
         if command is run:
             sub.add_argument("--without", nargs="*", default=[], choices=PARTS, help="parts to leave out")
-            sub.add_argument("--batch_std", action="store_true", help="tell the discriminator how much a batch differs")
+            sub.add_argument("--batch_std", type=int, default=0, help="numbers that tell D how much a batch differs")
             sub.add_argument("--published", action="store_true", help="the published recipe in place of this one")
             sub.add_argument("--epochs", type=int, help="default 200 for bone, 100 for phantoms: 3,200 steps")
             sub.add_argument("--seed", type=int, default=111)

@@ -8,7 +8,7 @@ From weights that know something already, as the released ones; a generator is e
 
 Slices of many heads, which differ in more than one head's do; or where the log warns of a collapse:
 
-    ... --config.recipe.batch_std=True
+    ... --config.recipe.batch_std=8
 
 The size of a laptop, on the phantom or on your own slices, from scratch or from the starter model:
 

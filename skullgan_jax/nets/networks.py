@@ -123,9 +123,9 @@ class Discriminator(nnx.Module):
       ndf: width, any positive number.
       norm: "batch", as published; "none" for the same convolutions without BatchNorm, which looks at the batch, and so
         leaves no gradient of one image to penalise.
-      batch_std: whether it ends in two layers in place of one, the first of which is told how much the images of a
-        batch differ: the standard deviation over the batch of each channel of conv5, in the mean over its 4 x 4 places
-        (as in Karras et al., arXiv 1710.10196, where it is the mean over channels, too).
+      batch_std: numbers that it makes of an image, to be told how much the images of a batch differ: their standard
+        deviations over the batch. It then ends in two layers, and the first of these is told. (Karras et al., arXiv
+        1710.10196, have one such number, the mean over all channels and places.) 0: it ends in one layer, as published.
       dtype: what convolutions compute in.
       rngs: nnx.Rngs with a `params` stream (or a default one).
     """
@@ -136,13 +136,15 @@ class Discriminator(nnx.Module):
         ndf: int = 64,
         *,
         norm: str = "batch",
-        batch_std: bool = False,
+        batch_std: int = 0,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         _check(nc=(nc, 1, ""), ndf=(ndf, 1, ""))
         if norm not in D_NORMS:
             raise InputError(f"d_norm={norm!r}: give {' or '.join(D_NORMS)}")
+        if batch_std < 0:
+            raise InputError(f"d_batch_std={batch_std}: give 0 or more")
         conv = functools.partial(Conv, bias=True, he=norm == "none", dtype=dtype, rngs=rngs)
         widths = [nc, *(ndf << i for i in range(5))]
         for i, (cin, cout) in enumerate(itertools.pairwise(widths)):
@@ -153,7 +155,8 @@ class Discriminator(nnx.Module):
         self.conv6 = conv(_whole_image, (4, 4, widths[-1], 8 * ndf if batch_std else 1))
         self.batch_std = batch_std
         if batch_std:
-            self.std = conv(_whole_image, (1, 1, widths[-1], 8 * ndf), bias=False)
+            self.numbers = conv(_whole_image, (4, 4, widths[-1], batch_std), bias=False)
+            self.std = conv(_whole_image, (1, 1, batch_std, 8 * ndf), bias=False)
             self.conv7 = conv(_whole_image, (1, 1, 8 * ndf, 1))
 
     def __call__(self, x: Array, train: bool, batches: int = 1) -> jax.Array:
@@ -172,15 +175,15 @@ class Discriminator(nnx.Module):
         x = leaky(self.norm5(self.conv5(x), train, batches))  # B 4 4 16 ndf
         y = self.conv6(x)  # B 1, or B 8 ndf
         if self.batch_std:
-            told = self.std(_deviation(x, batches))  # batches 8 ndf
+            told = self.std(_deviation(self.numbers(x), batches))  # batches 8 ndf
             y = self.conv7(leaky(y.reshape(-1, *told.shape) + told).reshape(y.shape))  # B 1
         return y.astype(jnp.float32)[:, 0]
 
 
-def _deviation(x: jax.Array, batches: int) -> jax.Array:
-    """Of x (B, H, W, C), several batches whose images take turns: (batches, C) float32, see Discriminator."""
-    x = x.astype(jnp.float32).reshape(-1, batches, *x.shape[1:])
-    return jnp.mean(jnp.sqrt(jnp.var(x, 0) + _LEAST_VARIANCE), (1, 2))
+def _deviation(numbers: jax.Array, batches: int) -> jax.Array:
+    """The standard deviation of (B, C), several batches whose images take turns, over each: (batches, C) float32."""
+    numbers = numbers.astype(jnp.float32).reshape(-1, batches, numbers.shape[1])
+    return jnp.sqrt(jnp.var(numbers, 0) + _LEAST_VARIANCE)
 
 
 def _whole_image(x: jax.Array, kernel: jax.Array) -> jax.Array:

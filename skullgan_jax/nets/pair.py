@@ -22,8 +22,8 @@ def resolve_dtype(name: str) -> str:
 class Pair:
     """The structure of both networks: what runs the weights of a TrainState.
 
-    d_norm is what normalises in the discriminator: "batch", as published, or "none"; d_batch_std is whether it is told
-    how much the images of a batch differ. See networks.Discriminator.
+    d_norm is what normalises in the discriminator: "batch", as published, or "none"; d_batch_std is how many
+    numbers tell it how much the images of a batch differ. See networks.Discriminator.
     """
 
     nc: int = 1
@@ -32,7 +32,7 @@ class Pair:
     ndf: int = 64
     dtype: str = "float32"
     d_norm: str = "batch"
-    d_batch_std: bool = False
+    d_batch_std: int = 0
 
     def generator(self, rngs: nnx.Rngs, folded: bool = False) -> networks.Generator:
         return networks.Generator(self.nc, self.nz, self.ngf, dtype=jnp.dtype(self.dtype), folded=folded, rngs=rngs)

@@ -84,7 +84,7 @@ _RANGES = {
     "recipe.gamma": _Number(0, 1e6),
     "recipe.gamma_end": _Number(0, 1e6),
     "recipe.gamma_until": _SHARE,
-    "recipe.batch_std": _SWITCH,
+    "recipe.batch_std": _Number(0, 4096, whole=True),
     "recipe.mirror": _Number(0, 1),
     "recipe.shift": _Number(0, SIZE // 2, whole=True),
     "recipe.shift_share": _Number(0, 1),
@@ -103,7 +103,7 @@ _RANGES = {
     "final_slices": _whole(0),
     "patience": _whole(0),
 }
-LATER = {"patience": 0, "skip_damaged": False, "recipe.batch_std": False}  # what configs of before mean by having none
+LATER = {"patience": 0, "skip_damaged": False, "recipe.batch_std": 0}  # what configs of before mean by having none
 
 
 def fits(field: str, value: Any) -> bool:

@@ -57,7 +57,7 @@ class Relativistic(_Adam):
     gamma: float = _number(2.0, "weight of the gradient penalties R1 and R2, to begin with")
     gamma_end: float = _number(0.2, "what that falls to in a line")
     gamma_until: float = _number(0.5, "by this share of the run")
-    batch_std: bool = _number(False, "tell the discriminator how much a batch differs: for slices of many heads")
+    batch_std: int = _number(0, "tell the discriminator by so many numbers how much a batch differs; 8 for many heads")
     mirror: float = _number(0.5, "how likely a real slice is mirrored left to right")
     shift: int = _number(4, "slices are moved by up to so many pixels each way before the discriminator")
     shift_share: float = _number(0.5, "how likely that is; below 0.8, so that the generator need not learn it")
@@ -69,7 +69,7 @@ class Relativistic(_Adam):
     @property
     def remedy(self) -> str:
         """What to do about a collapse, if there is something."""
-        return "" if self.batch_std else "a run with --config.recipe.batch_std=True may not"
+        return "" if self.batch_std else "a run with --config.recipe.batch_std=8 may not"
 
 
 def of(fields: Mapping) -> Recipe | Relativistic:
@@ -86,4 +86,4 @@ def discriminator(fields: Mapping) -> dict:
     """What kind of discriminator a config's `recipe` trains: fields of nets.pair.Pair."""
     if kind(fields) is Recipe:
         return {}
-    return {"d_norm": "none", "d_batch_std": fields.get("batch_std", False)}  # runs of before do not say
+    return {"d_norm": "none", "d_batch_std": fields.get("batch_std", 0)}  # runs of before do not say

@@ -1,7 +1,7 @@
 """The step for few slices, as one pure function: a relativistic loss with gradient penalties (R3GAN, arXiv 2501.05441).
 
 It has no gates, plateaus, blurred reals or label smoothing, and no BatchNorm in the discriminator. What it has instead:
-each fake is compared with a real one, the discriminator is kept smooth about both, is told how much the slices of a
+each fake is compared with a real one, the discriminator is kept smooth about both, may be told how much the slices of a
 batch differ, and sees them moved and grainy alone, and reals without the sharp edge that they were cut out by, and the
 generator that is kept is an average of the one that moves.
 """

@@ -95,14 +95,15 @@ def test_impossible_sizes_are_refused(sizes, reason):
 
 
 def test_a_discriminator_told_how_much_its_batch_differs():
-    """Each batch alone, of several whose images take turns; of images that are all alike it is told 1e-3 a channel."""
-    pair = Pair(nz=4, ngf=16, ndf=2, d_norm="none", d_batch_std=True)
+    """Each batch alone, of several whose images take turns; of images that are all alike it is told 1e-3 a number."""
+    pair = Pair(nz=4, ngf=16, ndf=2, d_norm="none", d_batch_std=3)
     _, graph = pair.graphs()
     params = pair.init(0)[2]
     assert {layer: leaves["kernel"].shape for layer, leaves in params.items()} == {
         **{f"conv{i + 1}": (4, 4, max(1, 2**i), 2 ** (i + 1)) for i in range(5)},
         "conv6": (4, 4, 32, 16),
-        "std": (1, 1, 32, 16),
+        "numbers": (4, 4, 32, 3),
+        "std": (1, 1, 3, 16),
         "conv7": (1, 1, 16, 1),
     }
     batches = support.uniform("a", (3, 2, 128, 128, 1))

@@ -32,7 +32,7 @@ def report(kind, batch_size, *counts):
     from skullgan_jax.train.recipe import Relativistic, discriminator
     from tests import support
 
-    recipe = Relativistic(batch_std=True) if kind == "relativistic" else step.Recipe()
+    recipe = Relativistic(batch_std=2) if kind == "relativistic" else step.Recipe()
     plain = Pair(nz=20, ngf=16, ndf=8)
     pair = dataclasses.replace(plain, **discriminator(dataclasses.asdict(recipe)))
     graphs = pair.graphs()

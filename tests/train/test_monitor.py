@@ -93,8 +93,8 @@ def test_a_collapse_is_told_with_its_step_once(tmp_path, capfd):
     assert warning.startswith(
         "warning: step 5: the generator has collapsed: at two checkpoints running its samples are 0.60 and 0.55 as far"
     )
-    assert warning.endswith("the run goes on; a run with --config.recipe.batch_std=True may not")
-    assert Relativistic(batch_std=True).remedy == ""
+    assert warning.endswith("the run goes on; a run with --config.recipe.batch_std=8 may not")
+    assert Relativistic(batch_std=8).remedy == ""
 
 
 def test_a_generator_that_does_not_vary_yet_has_not_collapsed(tmp_path, capfd):

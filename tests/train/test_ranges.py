@@ -17,6 +17,7 @@ FROM_0 = {
     "recipe.gate_epoch",
     "recipe.blur_epoch",
     "recipe.shift",
+    "recipe.batch_std",
     "final_slices",
     "patience",
 }
@@ -50,7 +51,7 @@ MAY_BE = (
     (("recipe.average_images",), (0.5, 2)),
     (("data.pixel_mm",), (0.5, 2)),
     (("data.path", "pretrained", "checkpoint"), ("word",)),
-    (("shard_state", "skip_damaged", "recipe.batch_std"), (True,)),
+    (("shard_state", "skip_damaged"), (True,)),
     (("data.name", "model.dtype", "model.nc", "model.ngf"), ()),
 )
 ALLOWED = {field: values for fields, values in MAY_BE for field in fields}

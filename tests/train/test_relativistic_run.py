@@ -27,7 +27,7 @@ pytestmark = pytest.mark.all
 @pytest.fixture(scope="module")
 def tiny_small(tiny_small):
     """With a discriminator that is told of its batch, whose images are then on several devices."""
-    return lambda **changes: tiny_small(**{"recipe.batch_std": True} | changes)
+    return lambda **changes: tiny_small(**{"recipe.batch_std": 2} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def or_die(self, done, metrics):
     step(self, done, metrics)
 monitor.Monitor.step = or_die
 """
-    ended(start(tmp_path / "run", "--config.recipe.batch_std=True", config="small_data", code=code), -signal.SIGKILL)
+    ended(start(tmp_path / "run", "--config.recipe.batch_std=2", config="small_data", code=code), -signal.SIGKILL)
     assert checkpoint.Checkpoints(tmp_path / "run", create=False).latest == 4
     monkeypatch.setattr(finish, "finish", lambda *_: None)
     loop.train(tiny_small(), tmp_path / "run")
@@ -74,7 +74,7 @@ def test_the_model_is_the_average_with_statistics_of_its_own(whole, tiny_small):
     found = load(whole / "checkpoints" / "12")
     jax.tree.map(np.testing.assert_array_equal, found.g_params, saved.g_params)
     jax.tree.map(np.testing.assert_array_equal, found.g_stats, saved.g_stats)
-    assert found.pair.d_batch_std
+    assert found.pair.d_batch_std == 2
     assert (found.pair.d_norm, found.d_stats, found.batches_tracked["discriminator"]) == ("none", {}, [])
     exported = load(whole / "model")
     jax.tree.map(alike, exported.standing, exported.g_stats)
@@ -87,10 +87,10 @@ def test_the_model_is_the_average_with_statistics_of_its_own(whole, tiny_small):
 def test_a_run_of_before_the_batch_std_goes_on_without(tiny_small):
     saved = copy.deepcopy(setup.prepare(tiny_small()).meta)
     del saved["config"]["recipe"]["batch_std"]
-    without = setup.prepare(tiny_small(**{"recipe.batch_std": False}))
+    without = setup.prepare(tiny_small(**{"recipe.batch_std": 0}))
     assert resume.check_same(without, saved, "run") == {}
     assert not setup.make_pair(ml_collections.ConfigDict(saved["config"])).d_batch_std
-    with pytest.raises(InputError, match=r"recipe.batch_std was False now True; change it back"):
+    with pytest.raises(InputError, match=r"recipe.batch_std was 0 now 2; change it back"):
         resume.check_same(setup.prepare(tiny_small()), saved, "run")
 
 

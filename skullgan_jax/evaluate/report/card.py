@@ -22,7 +22,7 @@ def markdown(model, metrics: dict) -> str:
     trained_on = _slices(sets["train"]) if known else "see provenance"
     judged = _slices(sets["real"], "held-out ")
     kind = "" if pair.d_norm == "batch" else ", without BatchNorm in the discriminator"
-    kind += ", which is told how much a batch differs" * pair.d_batch_std
+    kind += ", which is told how much a batch differs" * (pair.d_batch_std > 0)
     lines = [
         "# Model card: synthetic CT slices of the human skull",
         "",
