@@ -39,7 +39,7 @@ PARTS = {  # name: the flags that take it away
     "averaging": ("recipe.average_images=1e-3",),
 }
 STARTER = ("checkpoint_every=25", "sample_every=50")
-STARTER_EPOCHS = (500, 800, 1250)  # 8,000, 12,800 and 20,000 steps: each on with the rate and the penalty of the longer run
+STARTER_EPOCHS = (500, 800, 1250)  # 8,000, 12,800 and 20,000 steps, each with the rate and the penalty of such a run
 CARD = """\
 # Model card: the starter model
 
