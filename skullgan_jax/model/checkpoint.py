@@ -274,11 +274,15 @@ def read(
             assert at is not None  # as there is a checkpoint
             return read(checkpoints, at)
         except Damaged as error:
-            if step is None and at is not None and not checkpoints.there(at):
-                continue  # who trains here has a newer or a better one: look again
+            told = str(error)
+            if at is not None and not checkpoints.there(at):  # who trains here has a newer or a better one: look again
+                if step is None:
+                    continue
+                told = f"{checkpoints.folder / str(at)}: was removed meanwhile, by the training that runs there"
+                checkpoints = Checkpoints(workdir, create=False)
             others = [f"{checkpoints.folder / str(other)}" for other in checkpoints.steps if other != at]
             offered = f"give {' or '.join(others)} in its place" if others else "there is no other checkpoint"
-            raise InputError(f"{error}; {offered}") from None
+            raise InputError(f"{told}; {offered}") from None
         except (KeyError, TypeError) as error:
             raise InputError(f"{_meta_of(checkpoints.folder / str(at))}: not of a run ({error!r})") from None
 

@@ -383,7 +383,23 @@ def test_what_is_read_while_it_is_replaced(saved, tmp_path):
     assert steps(workdir) == [3]
 
 
-def test_the_same_in_a_bucket():
+def test_one_that_is_named_and_goes_while_it_is_read(saved, tmp_path):
+    workdir = shutil.copytree(saved, tmp_path / "run")
+
+    def read(checkpoints, step):
+        writer = checkpoint.Checkpoints(workdir)
+        writer.save(make(3), {}, judged={"swd": 0.5})
+        writer.close()
+        return checkpoints.restore(step, like(make(step)))
+
+    with pytest.raises(InputError) as caught:
+        checkpoint.read(workdir, read, 2)
+    folder = workdir / "checkpoints"
+    gone = f"{folder}/2: was removed meanwhile, by the training that runs there"
+    assert str(caught.value) == f"{gone}; give {folder}/3 in its place"
+
+
+def test_what_is_read_while_it_is_replaced_in_a_bucket():
     """And nothing of what went is left there."""
     tries, url = [], "gs://somebody/run"
     with bucket.serving() as objects:
