@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import operator
 import os
 import pathlib
 from typing import Any
@@ -82,9 +83,10 @@ def _from_directory(place: places.Place) -> Model:
     place.bring(*directory.FILES)
     try:
         about, networks, standing = directory.read(folder)
-        sizes: dict[str, Any] = {k: int(about[k]) for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None}
+        given = [k for k in ("nc", "nz", "ngf", "ndf") if about[k] is not None]
+        sizes: dict[str, Any] = {k: operator.index(about[k]) for k in given}
         sizes["d_norm"] = about.get("d_norm") or "batch"  # an earlier version knew no other
-        sizes["d_batch_std"] = int(about.get("d_batch_std") or 0)
+        sizes["d_batch_std"] = operator.index(about.get("d_batch_std") or 0)
         g, d = networks["generator"], networks.get("discriminator", {})
         tracked, pixel_mm = about["batches_tracked"], float(about["pixel_mm"])
         counted = {"generator": 5, "discriminator": 4 * (sizes["d_norm"] == "batch")}  # how many BatchNorms each has
