@@ -236,9 +236,12 @@ def main():
         return advance
 
     steps = {"published": (pair, recipe, published)}  # name: pair, recipe and step
+    air = np.zeros((128, 128), bool)
+    air[64:] = True
     for name, small in {"small data": Relativistic(), "batch std": Relativistic(batch_std=8)}.items():
         smooth = dataclasses.replace(pair, **discriminator(dataclasses.asdict(small)))
-        steps[name] = smooth, small, relativistic.make_train_step(smooth, small, seed=0, steps=1000, floor=-0.8)
+        train_step = relativistic.make_train_step(smooth, small, seed=0, steps=1000, floor=-0.8, air=air)
+        steps[name] = smooth, small, train_step
 
     def compiling(name, pair, recipe, train_step):
         """Print what the stages of compiling a step take, and how long its optimised program is."""

@@ -160,7 +160,15 @@ def _programs_traced_once():
     from skullgan_jax.train import judge, program
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(program, "make_train_step", functools.cache(program.make_train_step))
+    steps, make_step = {}, program.make_train_step
+
+    def make_train_step(*networks, air, **about):
+        key = (*networks, air is not None and air.tobytes(), *about.items())
+        if key not in steps:
+            steps[key] = make_step(*networks, air=air, **about)
+        return steps[key]
+
+    patch.setattr(program, "make_train_step", make_train_step)
     known, make = {}, judge.grid_and_judge
 
     def grid_and_judge(config, pair, data):

@@ -35,10 +35,10 @@ def places(plan) -> Places:
     return Places(sharding.by_image(mesh), sharding.everywhere(mesh), like)
 
 
-def make_train_step(pair, recipe, *, seed: int, steps_per_epoch: int, steps: int, calibration):
+def make_train_step(pair, recipe, *, seed: int, steps_per_epoch: int, steps: int, floor, air):
     """The step of a recipe: `train_step(state, batch) -> (state, metrics)`."""
     if isinstance(recipe, Relativistic):
-        return relativistic.make_train_step(pair, recipe, seed=seed, steps=steps, floor=calibration.floor)
+        return relativistic.make_train_step(pair, recipe, seed=seed, steps=steps, floor=floor, air=air)
     return published.make_train_step(pair, recipe, seed=seed, steps_per_epoch=steps_per_epoch)
 
 
@@ -64,7 +64,8 @@ def compiled(plan, at: Places) -> Compiled:
         seed=plan.config.seed,
         steps_per_epoch=plan.steps_per_epoch,
         steps=plan.total,
-        calibration=plan.data.calibration,
+        floor=plan.data.calibration.floor,
+        air=plan.air,
     )
     layout = sharding.of(at.like)
     run = jax.jit(

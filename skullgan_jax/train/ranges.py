@@ -89,6 +89,7 @@ _RANGES = {
     "recipe.shift": _Number(0, SIZE // 2, whole=True),
     "recipe.shift_share": _Number(0, 1),
     "recipe.grain": _Number(0, 1),
+    "recipe.air": _Number(0, 1e6),
     "recipe.average_images": _Number(0, 1e9, above=True),
     "recipe.average_share": _SHARE,
     "recipe.floor": _Number(0, 1, below=True),
@@ -103,7 +104,12 @@ _RANGES = {
     "final_slices": _whole(0),
     "patience": _whole(0),
 }
-LATER = {"patience": 0, "skip_damaged": False, "recipe.batch_std": 0}  # what configs of before mean by having none
+LATER = {  # what configs of before mean by having none
+    "patience": 0,
+    "skip_damaged": False,
+    "recipe.batch_std": 0,
+    "recipe.air": 0.0,
+}
 
 
 def fits(field: str, value: Any) -> bool:

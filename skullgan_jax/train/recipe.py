@@ -62,6 +62,7 @@ class Relativistic(_Adam):
     shift: int = _number(4, "slices are moved by up to so many pixels each way before the discriminator")
     shift_share: float = _number(0.5, "how likely that is; below 0.8, so that the generator need not learn it")
     grain: float = _number(0.002, "standard deviation of the noise on what the discriminator sees, of [-1, 1]")
+    air: float = _number(0.05, "weight of what the generator draws where no slice has bone; needs a floor; 0: none")
     average_images: float = _number(5000.0, "the kept generator's weights are averaged over this half-life of images")
     average_share: float = _number(0.05, "or over this share of the images so far, if that is less")
     floor: float = _number(1e-4, "share of bone that may lie below the HU under which samples are air; 0: none")

@@ -2,8 +2,8 @@
 
 It has no gates, plateaus, blurred reals or label smoothing, and no BatchNorm in the discriminator. What it has instead:
 each fake is compared with a real one, the discriminator is kept smooth about both, may be told how much the slices of a
-batch differ, and sees them moved and grainy alone, and reals without the sharp edge that they were cut out by, and the
-generator that is kept is an average of the one that moves.
+batch differ, and sees them moved and grainy alone, and reals without the sharp edge that they were cut out by, the
+generator minds what it draws where no slice has bone, and the one that is kept is an average of the one that moves.
 """
 
 import dataclasses
@@ -21,9 +21,11 @@ from skullgan_jax.slices.fade import faded
 from skullgan_jax.train.recipe import Relativistic
 from skullgan_jax.train.state import AverageState
 
+_HUBER = 0.1  # of [-1, 1]: what is further from air counts by its distance, not its square, lest it drown the rest
+
 
 def relativistic_step(
-    state: AverageState, reals, z, noise, view: Callable, progress, *, graphs, recipe: Relativistic
+    state: AverageState, reals, z, noise, view: Callable, stray: Callable, progress, *, graphs, recipe: Relativistic
 ) -> tuple[AverageState, dict]:
     """One iteration: both nets by the same pass of the discriminator, on pairs of a real and a fake.
 
@@ -33,6 +35,7 @@ def relativistic_step(
       z: (B, nz) latent.
       noise: the generator's pair of texture noise arrays.
       view: from fakes (B, 128, 128, nc) to what the discriminator sees of them, differentiable.
+      stray: from fakes to how much of them is where there can be no bone, a float32 scalar, differentiable.
       progress: float32 scalar, the share of the run that is done.
       graphs: the structures of generator and discriminator.
       recipe: the numbers.
@@ -40,13 +43,14 @@ def relativistic_step(
     Returns:
       The state after the step and a dict of float32 scalars: loss_d, loss_g (ln 2 where nothing is told apart), d_real
       and d_fake (mean probability that the one is the real one of its pair), r1, r2 (mean squared norm of the logit's
-      gradient at reals and at fakes), gamma, lr_d, lr_g, grad_d, grad_g (global norms).
+      gradient at reals and at fakes), stray, gamma, lr_d, lr_g, grad_d, grad_g (global norms).
     """
     g_graph, d_graph = graphs
     lr, gamma = learning_rate(recipe, progress), penalty_weight(recipe, progress)
 
     def generate(params):
-        return view(networks.apply(g_graph, params, state.g_stats, z, noise, train=True)[0])
+        drawn = networks.apply(g_graph, params, state.g_stats, z, noise, train=True)[0]
+        return view(drawn), stray(drawn)
 
     def d_loss(params):
         pairs = jnp.stack((reals, fakes), 1)  # each beside its other, on one device
@@ -66,10 +70,10 @@ def relativistic_step(
         directions, adam = recipe.adam.update(gradients, adam)
         return jax.tree.map(lambda p, d: p - lr * d, params, directions), adam
 
-    fakes, g_backward = jax.vjp(generate, state.g_iterate)
+    (fakes, astray), g_backward = jax.vjp(generate, state.g_iterate)
     d_gradients, (loss_d, loss_g, real, fake, to_fakes, r1, r2) = jax.grad(d_loss, has_aux=True)(state.d_params)
     d_params, d_adam = step(state.d_params, state.d_adam, d_gradients)
-    (g_gradients,) = g_backward(to_fakes)
+    (g_gradients,) = g_backward((to_fakes, jnp.float32(recipe.air)))
     g_iterate, g_adam = step(state.g_iterate, state.g_adam, g_gradients)
 
     kept = average_decay(recipe, state.step, len(reals))
@@ -81,6 +85,7 @@ def relativistic_step(
         "d_fake": 1 - d_real,
         "r1": r1,
         "r2": r2,
+        "stray": astray,
         "gamma": gamma,
         "lr_d": lr,
         "lr_g": lr,
@@ -126,6 +131,21 @@ def squared(slopes):
     all of them.
     """
     return jnp.mean(jnp.sum(jnp.square(slopes), (1, 2, 3)))
+
+
+def strays(images, air, floor):
+    """How much of images is not air where no slice has bone: a float32 scalar, the mean over images.
+
+    The sum over pixels of Huber's loss of what lies higher than half way from air to the floor. A discriminator hardly
+    sees a pixel in a corner, where a generator's convolutions, which see zeros beyond the edge, draw air least well.
+
+    Args:
+      images: (B, H, W, C) in [-1, 1].
+      air: (H, W) bool, where no slice has bone.
+      floor: of [-1, 1], the value below which samples are air.
+    """
+    over = jax.nn.relu(images - (floor - 1) / 2) * air[:, :, None]
+    return jnp.mean(jnp.sum(optax.losses.huber_loss(over, delta=_HUBER), (1, 2, 3)))
 
 
 def learning_rate(recipe: Relativistic, progress):
@@ -195,12 +215,13 @@ def mirrored(images, key, share: float):
     return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
 
 
-def make_train_step(pair: Pair, recipe: Relativistic, *, seed: int, steps: int, floor: float | None):
+def make_train_step(pair: Pair, recipe: Relativistic, *, seed: int, steps: int, floor: float | None, air):
     """`train_step(state, batch) -> (state, metrics)` with all that is random drawn from (seed, step).
 
     batch is a dict with `real`, (B, 128, 128, nc) float32 in [-1, 1]; steps are those of the whole run; samples are air
-    below the floor, of [-1, 1], and None is none. The discriminator, a seventh of the work at full size, computes in
-    float32 whatever the generator does: squares of gradients, and gradients of those, are no place for eight bits.
+    below the floor, of [-1, 1], and None is none; air is where no slice has bone, (128, 128) bool, or None. The
+    discriminator, a seventh of the work at full size, computes in float32 whatever the generator does: squares of
+    gradients, and gradients of those, are no place for eight bits.
     """
     graphs = pair.graphs()[0], dataclasses.replace(pair, dtype="float32").graphs()[1]
 
@@ -215,7 +236,10 @@ def make_train_step(pair: Pair, recipe: Relativistic, *, seed: int, steps: int, 
         def view(fakes):
             return augment(fakes, key("augment fakes"), recipe)
 
+        def stray(fakes):
+            return jnp.float32(0) if air is None else strays(fakes, air, floor)
+
         progress = state.step.astype(jnp.float32) / steps
-        return relativistic_step(state, reals, z, noise, view, progress, graphs=graphs, recipe=recipe)
+        return relativistic_step(state, reals, z, noise, view, stray, progress, graphs=graphs, recipe=recipe)
 
     return train_step

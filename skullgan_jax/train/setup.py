@@ -11,6 +11,7 @@ from skullgan_jax.data.batches import batches, num_steps_per_epoch
 from skullgan_jax.data.open import Dataset, open_data
 from skullgan_jax.errors import InputError
 from skullgan_jax.nets.pair import Pair, resolve_dtype
+from skullgan_jax.slices.bone import never_bone
 from skullgan_jax.train import ranges
 from skullgan_jax.train import recipe as recipes
 from skullgan_jax.train.fields import flat
@@ -29,6 +30,7 @@ class Plan:
       pair: the networks.
       recipe: the numbers of the step.
       data: the slices.
+      air: (128, 128) bool, where no slice has bone, if the recipe asks for that.
       meta: JSON, what a checkpoint has besides the state.
     """
 
@@ -36,6 +38,7 @@ class Plan:
     pair: Pair
     recipe: Recipe | Relativistic
     data: Dataset
+    air: np.ndarray | None
     meta: dict
 
     @property
@@ -82,8 +85,11 @@ def prepare(config) -> Plan:
             data.calibration.check_hu()
         except InputError as error:
             raise InputError(f"{config.data.path}: {error}") from None
+    air = None
     if recipe.floor and data.name != "celeba":
         data = dataclasses.replace(data, calibration=data.calibration.floored(data.images, recipe.floor))
+        if recipe.air:
+            air = never_bone(data.images, data.calibration.hu_min, mirrored=recipe.mirror > 0)
     steps = num_steps_per_epoch(len(data.images), config.batch_size)  # refuses data that fill no batch
     if config.epochs * steps >= _MOST_STEPS:
         raise InputError(
@@ -97,7 +103,7 @@ def prepare(config) -> Plan:
         "pixel_mm": data.pixel_mm,
         "version": __version__,
     }
-    return Plan(config, pair, recipe, data, meta)
+    return Plan(config, pair, recipe, data, air, meta)
 
 
 def make_pair(config) -> Pair:

@@ -50,7 +50,10 @@ def report(kind, batch_size, *counts):
             def view(fakes):
                 return relativistic.augment(fakes, key, recipe)
 
-            return relativistic.relativistic_step(now, reals, z, noise, view, 0.0, graphs=graphs, recipe=slow)
+            def stray(fakes):
+                return relativistic.strays(fakes, np.arange(128)[:, None] >= np.full(128, 64), -0.8)
+
+            return relativistic.relativistic_step(now, reals, z, noise, view, stray, 0.0, graphs=graphs, recipe=slow)
         return step.adversarial_step(now, batch["real"], batch["blur"], z, noise, 0, graphs=graphs, recipe=recipe)
 
     images = jnp.arange(batch_size)

@@ -46,7 +46,7 @@ MAY_BE = (
     (FROM_1 | {"batch_size"}, (2,)),
     (UP_TO_1, (0.5,)),
     (("recipe.b1", "recipe.b2", "recipe.floor"), (0, 0.5)),
-    (("recipe.gate_loss", "recipe.gamma", "recipe.gamma_end"), (0, 0.5, 2)),
+    (("recipe.gate_loss", "recipe.gamma", "recipe.gamma_end", "recipe.air"), (0, 0.5, 2)),
     (("recipe.mirror", "recipe.shift_share", "recipe.grain"), (0, 0.5)),
     (("recipe.average_images",), (0.5, 2)),
     (("data.pixel_mm",), (0.5, 2)),

@@ -20,12 +20,18 @@ from tests import support
 
 BATCH = 4
 NAMES = {"kernel": "weight", "bias": "bias"}  # ours and torch's
-RECIPE = Relativistic(lr=1e-3, gamma=3.0, gamma_end=1.0, gamma_until=0.5, average_images=8, average_share=0.5)
+AIR, FLOOR = np.arange(128)[:, None] >= np.full(128, 70), -0.8  # the lower rows
+RECIPE = Relativistic(air=0.5, lr=1e-3, gamma=3.0, gamma_end=1.0, gamma_until=0.5, average_images=8, average_share=0.5)
 
 
 def view(fakes):
     """Some fixed differentiable change of the fakes."""
     return 0.9 * jnp.roll(fakes, 3, axis=1) - 0.05
+
+
+def stray(fakes):
+    """What of them lies higher than -0.9 in the lower rows."""
+    return relativistic.strays(fakes, AIR, FLOOR)
 
 
 @pytest.fixture(scope="module", params=[0, 3], ids=["alone", "batch_std"])
@@ -47,7 +53,7 @@ def stepped(pair, discriminator):
     recipe = dataclasses.replace(RECIPE, batch_std=pair.d_batch_std)
     run = support.quick_jit(
         lambda now, x: relativistic.relativistic_step(
-            now, x["real"], x["z"], x["noise"], view, 0.25, graphs=pair.graphs(), recipe=recipe
+            now, x["real"], x["z"], x["noise"], view, stray, 0.25, graphs=pair.graphs(), recipe=recipe
         )
     )
     sizes = {"nc": 1, "nz": 4, "ngf": 16}
@@ -90,7 +96,10 @@ def test_losses_and_gradients_match_torch(pair, stepped):
         hidden = torch.nn.functional.leaky_relu(torch.nn.functional.conv2d(images, **d["conv6"]) + told, 0.2)
         return torch.nn.functional.conv2d(hidden, **d["conv7"])[:, 0, 0, 0]
 
-    fakes = 0.9 * torch.roll(g(nchw(x["z"][:, None, None]), [nchw(n) for n in x["noise"]]), 3, dims=2) - 0.05
+    drawn = g(nchw(x["z"][:, None, None]), [nchw(n) for n in x["noise"]])
+    over = torch.relu(drawn + 0.9)[:, :, 70:]
+    astray = torch.nn.functional.huber_loss(over, torch.zeros_like(over), reduction="sum", delta=0.1) / BATCH
+    fakes = 0.9 * torch.roll(drawn, 3, dims=2) - 0.05
     reals, seen = nchw(x["real"]).requires_grad_(), fakes.detach().requires_grad_()
     real, fake = discriminate(reals), discriminate(seen)
     penalties = [
@@ -99,16 +108,16 @@ def test_losses_and_gradients_match_torch(pair, stepped):
     ]
     loss_d = torch.nn.functional.softplus(fake - real).mean()
     loss_g = torch.nn.functional.softplus(real.detach() - discriminate(fakes)).mean()
-    expected = {"loss_d": loss_d, "loss_g": loss_g, "r1": penalties[0], "r2": penalties[1]}
+    expected = {"loss_d": loss_d, "loss_g": loss_g, "r1": penalties[0], "r2": penalties[1], "stray": astray}
     for name, value in expected.items():
-        np.testing.assert_allclose(metrics[name], float(value), rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(metrics[name], value.item(), rtol=1e-4, err_msg=name)
     np.testing.assert_allclose(metrics["d_real"], float(torch.sigmoid(real - fake).mean()), rtol=1e-4)
     np.testing.assert_allclose(metrics["gamma"], 2.0)  # half way from 3 to 1
 
     for net in d.values():
         for leaf in net.values():
             leaf.grad = None
-    loss_g.backward(retain_graph=True)
+    (loss_g + 0.5 * astray).backward(retain_graph=True)
     g_gradients = pytorch_names.to_torch("generator", after.g_adam.mu, before.g_stats)
     for key, leaf in g.named_parameters():
         close(g_gradients[key], leaf.grad.numpy(), key)
@@ -166,6 +175,13 @@ def test_slopes_are_differences(pair, discriminator):
     assert along.min() > 1
     np.testing.assert_allclose((more - less) / 2e-5, along, rtol=1e-2)
     np.testing.assert_allclose(relativistic.squared(slopes[:, 0]), np.sum(np.square(slopes[:, 0])) / 3, rtol=1e-5)
+
+
+def test_strays_by_hand():
+    """Of two images: 0.04 and 0.3 higher than half way to the floor, -0.9; not what is lower, or where bone may be."""
+    images = np.full((2, 128, 128, 1), -1, np.float32)
+    images[0, 90, 5], images[1, 127, 127], images[1, 100, 100], images[0, 20, 20] = -0.86, -0.6, -0.91, 0.9
+    np.testing.assert_allclose(stray(images), (0.04**2 / 2 + 0.1 * (0.3 - 0.05)) / 2, rtol=1e-5)
 
 
 def test_pairing_by_hand():

@@ -84,14 +84,26 @@ def test_the_model_is_the_average_with_statistics_of_its_own(whole, tiny_small):
     assert called["real"]["value"] == called["fake"]["value"]
 
 
-def test_a_run_of_before_the_batch_std_goes_on_without(tiny_small):
+def test_a_run_of_before_goes_on_without_what_came_later(tiny_small):
     saved = copy.deepcopy(setup.prepare(tiny_small()).meta)
-    del saved["config"]["recipe"]["batch_std"]
-    without = setup.prepare(tiny_small(**{"recipe.batch_std": 0}))
+    for field in ("batch_std", "air"):
+        del saved["config"]["recipe"][field]
+    without = setup.prepare(tiny_small(**{"recipe.batch_std": 0, "recipe.air": 0.0}))
     assert resume.check_same(without, saved, "run") == {}
     assert not setup.make_pair(ml_collections.ConfigDict(saved["config"])).d_batch_std
-    with pytest.raises(InputError, match=r"recipe.batch_std was 0 now 2; change it back"):
-        resume.check_same(setup.prepare(tiny_small()), saved, "run")
+    for field, was, now in (("batch_std", 0, 2), ("air", 0.0, 0.05)):
+        with pytest.raises(InputError, match=rf"recipe\.{field} was {was} now {now}[;,]"):
+            resume.check_same(setup.prepare(tiny_small()), saved, "run")
+
+
+@pytest.mark.parametrize(("changes", "air"), [({}, True), ({"recipe.air": 0.0}, False), ({"recipe.floor": 0.0}, False)])
+def test_where_no_slice_has_bone_is_known_where_it_is_asked_for(changes, air, tiny_small):
+    """Of phantoms that arch over the middle the corners at the bottom, and no place that is bone in one."""
+    plan = setup.prepare(tiny_small(**changes))
+    assert (plan.air is not None) == air
+    if air:
+        assert plan.air[-1, [0, -1]].all()
+        assert not (plan.data.images > 0)[:, plan.air].any()
 
 
 def _shapes(plan):

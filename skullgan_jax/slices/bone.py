@@ -1,0 +1,23 @@
+"""Where slices have bone."""
+
+import numpy as np
+
+MARGIN = 8  # pixels, 3.75 mm: by so much it may lie elsewhere in a slice that was not seen
+_CHUNK = 256  # slices read at a time
+
+
+def never_bone(images: np.ndarray, hu_min: float, *, mirrored: bool) -> np.ndarray:
+    """Where no slice has bone within MARGIN rows and columns: (H, W) bool.
+
+    Args:
+      images: (N, H, W) HU; read in chunks, so a memory map of any size will do.
+      hu_min: of air.
+      mirrored: whether each slice counts as mirrored left to right, too.
+    """
+    bone = np.zeros(images.shape[1:], bool)
+    for start in range(0, len(images), _CHUNK):
+        bone |= (np.asarray(images[start : start + _CHUNK]) > hu_min).any(0)
+    if mirrored:
+        bone |= bone[:, ::-1]
+    within = (2 * MARGIN + 1,) * 2
+    return ~np.lib.stride_tricks.sliding_window_view(np.pad(bone, MARGIN), within).any((2, 3))
