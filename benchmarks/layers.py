@@ -2,7 +2,7 @@
 
 python benchmarks/layers.py [--batch=16] [--ngf=256] [--ndf=64] [--only="G main"] [--cores]
 
-convolutions.py chooses by what this prints; the forms are equal in value (tests/nets/test_convolutions.py).
+stride2.py and conv3x3.py choose by what this prints; the forms are equal in value (tests/nets/test_convolutions.py).
 """
 
 import argparse
@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skullgan_jax.nets import convolutions, layout
+from skullgan_jax.nets import conv3x3, layout, stride2
+from skullgan_jax.nets.forms import by_platform
 
 
 def seconds(f, *args, repeats, cores):
@@ -33,31 +34,31 @@ def cases(ngf, ndf):
     """(name, its forms, H, Cin, kernel shape) of each layer."""
     # Their images come and go with channels apart, as between neighbours: the transposes at both ends cancel.
     up_apart, same_apart, up_blocks, down_blocks = (
-        convolutions._by_platform(forms, forms)
+        by_platform(forms, forms)
         for forms in (
-            convolutions._UPCONV_APART,
-            convolutions._CONV3X3_APART,
-            convolutions._UPCONV_BLOCKS,
-            convolutions._DOWNCONV_BLOCKS,
+            stride2._UPCONV_APART,
+            conv3x3._CONV3X3_APART,
+            stride2._UPCONV_BLOCKS,
+            stride2._DOWNCONV_BLOCKS,
         )
     )
     up = {
-        "xla": convolutions._upconv_xla,
-        "matmul": convolutions._upconv_matmul,
-        "karatsuba": convolutions._upconv_karatsuba,
+        "xla": stride2._upconv_xla,
+        "matmul": stride2._upconv_matmul,
+        "karatsuba": stride2._upconv_karatsuba,
         "blocks": up_blocks,
         "apart": lambda x, kernel: layout.apart(up_apart(x, kernel)),
     }
     down = {
-        "xla": convolutions._downconv_xla,
-        "patches": convolutions._downconv_patches,
-        "winograd": convolutions._downconv_winograd,
+        "xla": stride2._downconv_xla,
+        "patches": stride2._downconv_patches,
+        "winograd": stride2._downconv_winograd,
         "blocks": down_blocks,
     }
     same = {
-        "xla": convolutions._conv3x3_xla,
-        "matmul": convolutions._conv3x3_matmul,
-        "winograd": convolutions._conv3x3_winograd,
+        "xla": conv3x3._conv3x3_xla,
+        "matmul": conv3x3._conv3x3_matmul,
+        "winograd": conv3x3._conv3x3_winograd,
         "apart": lambda x, kernel: layout.apart(same_apart(layout.together(x), kernel)),
     }
     for i in range(5):

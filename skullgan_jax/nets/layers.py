@@ -27,7 +27,7 @@ class Conv(nnx.Module):
     Parameters are float32; the computation runs in `dtype`.
 
     Args:
-      op: one of the operations of convolutions.py, or another linear one.
+      op: `upconv`, `downconv` or `conv3x3`, or another linear operation.
       shape: shape of the kernel.
       bias: whether there is one; its size is the kernel's last axis.
       he: weights N(0, 2 / (1.04 fan_in)) and biases 0 in place of the published, which keeps the variance of what

@@ -17,9 +17,11 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.nets.convolutions import conv3x3, downconv, product, upconv
+from skullgan_jax.nets.conv3x3 import conv3x3
+from skullgan_jax.nets.forms import product
 from skullgan_jax.nets.layers import BN_EPS, BatchNorm, Conv, texture_noise
 from skullgan_jax.nets.layout import by_image
+from skullgan_jax.nets.stride2 import downconv, upconv
 
 Array: TypeAlias = jax.Array | np.ndarray
 _LEAST_VARIANCE = 1e-6  # the gradient of a square root is infinite at 0

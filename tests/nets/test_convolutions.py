@@ -7,28 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from skullgan_jax.nets import convolutions
+from skullgan_jax.nets import conv3x3, stride2
+from skullgan_jax.nets.forms import product
 from tests.nets.close import assert_close
 from tests.support import quick_jit
 
 # operation: (public function, its other forms, XLA's form, kernel shape of cin and cout)
 OPERATIONS = {
     "upconv": (
-        convolutions.upconv,
-        (convolutions._upconv_matmul, convolutions._upconv_karatsuba),
-        convolutions._upconv_xla,
+        stride2.upconv,
+        (stride2._upconv_matmul, stride2._upconv_karatsuba),
+        stride2._upconv_xla,
         lambda cin, cout: (cin, 4, 4, cout),
     ),
     "downconv": (
-        convolutions.downconv,
-        (convolutions._downconv_patches, convolutions._downconv_winograd),
-        convolutions._downconv_xla,
+        stride2.downconv,
+        (stride2._downconv_patches, stride2._downconv_winograd),
+        stride2._downconv_xla,
         lambda cin, cout: (4, 4, cin, cout),
     ),
     "conv3x3": (
-        convolutions.conv3x3,
-        (convolutions._conv3x3_matmul, convolutions._conv3x3_winograd),
-        convolutions._conv3x3_xla,
+        conv3x3.conv3x3,
+        (conv3x3._conv3x3_matmul, conv3x3._conv3x3_winograd),
+        conv3x3._conv3x3_xla,
         lambda cin, cout: (3, 3, cin, cout),
     ),
 }
@@ -164,4 +165,4 @@ def test_bfloat16_operations():
 def test_product():
     """A contraction of the last axis with the first."""
     x, kernel = operands("upconv", (2, 3, 4, 5, 6))
-    np.testing.assert_allclose(convolutions.product(x, kernel), np.einsum("bhwc,cijd->bhwijd", x, kernel), atol=1e-5)
+    np.testing.assert_allclose(product(x, kernel), np.einsum("bhwc,cijd->bhwijd", x, kernel), atol=1e-5)

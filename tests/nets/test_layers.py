@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from skullgan_jax.nets import convolutions, layers, networks
+from skullgan_jax.nets import conv3x3, layers, networks, stride2
 from tests.nets.close import assert_close
 from tests.support import quick_jit
 
@@ -171,20 +171,20 @@ def make_conv(op, shape, **options):
 @pytest.mark.parametrize(
     ("op", "shape"),
     [
-        (convolutions.upconv, (64, 4, 4, 32)),
-        (convolutions.downconv, (4, 4, 16, 128)),
-        (convolutions.conv3x3, (3, 3, 32, 256)),
+        (stride2.upconv, (64, 4, 4, 32)),
+        (stride2.downconv, (4, 4, 16, 128)),
+        (conv3x3.conv3x3, (3, 3, 32, 256)),
     ],
 )
 def test_conv_initialisation(op, shape):
     """Weights N(0, 0.01); biases fill +-1/sqrt(fan in) evenly."""
-    conv = make_conv(op, shape, bias=op is not convolutions.upconv)
+    conv = make_conv(op, shape, bias=op is not stride2.upconv)
     kernel = np.asarray(conv.kernel[...], np.float64)
     assert kernel.shape == shape
     assert abs(kernel.mean()) < 4 * 0.01 / np.sqrt(kernel.size)
     assert abs(kernel.std() - 0.01) < 4 * 0.01 / np.sqrt(2 * kernel.size)
     if conv.bias is None:
-        assert op is convolutions.upconv
+        assert op is stride2.upconv
         return
     bias = np.asarray(conv.bias[...], np.float64)
     limit = 1 / np.sqrt(np.prod(shape[:3]))
@@ -196,7 +196,7 @@ def test_conv_initialisation(op, shape):
 def test_conv_adds_its_bias(rows):
     """A zero image gives the bias, in the layer's dtype; parameters stay float32."""
     for dtype in (jnp.float32, jnp.bfloat16):
-        conv = make_conv(convolutions.conv3x3, (3, 3, 2, 5), bias=True, dtype=dtype)
+        conv = make_conv(conv3x3.conv3x3, (3, 3, 2, 5), bias=True, dtype=dtype)
         y = quick_jit(conv)(jnp.zeros((1, rows, 4, 2)))
         assert y.dtype == dtype
         assert {conv.kernel[...].dtype, conv.bias[...].dtype} == {jnp.dtype("float32")}
