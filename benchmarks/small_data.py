@@ -35,10 +35,11 @@ PARTS = {  # name: the flags that take it away
     "penalties": ("recipe.gamma=0", "recipe.gamma_end=0"),
     "augmentation": ("recipe.mirror=0", "recipe.shift=0", "recipe.grain=0"),
     "floor": ("recipe.floor=0",),
+    "air": ("recipe.air=0",),
     "falling penalties": ("recipe.gamma_end=2",),
     "averaging": ("recipe.average_images=1e-3",),
 }
-STARTER = ("checkpoint_every=25", "sample_every=50")
+STARTER = ("checkpoint_every=25", "sample_every=50", "recipe.air=0")  # that of the package is older than `air`
 STARTER_EPOCHS = (500, 800, 1250)  # 8,000, 12,800 and 20,000 steps, each with the rate and the penalty of such a run
 CARD = """\
 # Model card: the starter model
