@@ -6,8 +6,8 @@ import re
 import numpy as np
 
 from skullgan_jax.slices.calibration import Calibration
+from skullgan_jax.slices.chunks import chunks
 
-_CHUNK = 256  # slices
 _SOME = 64  # slices that the fingerprints of before were of
 
 
@@ -40,8 +40,8 @@ class Fingerprint:
 def of(images: np.ndarray) -> str:
     """The fingerprint of (N, 128, 128) slices."""
     seen = Fingerprint()
-    for start in range(0, len(images), _CHUNK):
-        seen.update(np.asarray(images[start : start + _CHUNK]))
+    for chunk in chunks(images):
+        seen.update(chunk)
     return seen.hexdigest()
 
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from skullgan_jax.slices.chunks import chunks
+
 MARGIN = 8  # pixels, 3.75 mm: by so much it may lie elsewhere in a slice that was not seen
-_CHUNK = 256  # slices read at a time
 
 
 def never_bone(images: np.ndarray, hu_min: float, *, mirrored: bool) -> np.ndarray:
@@ -15,8 +16,8 @@ def never_bone(images: np.ndarray, hu_min: float, *, mirrored: bool) -> np.ndarr
       mirrored: whether each slice counts as mirrored left to right, too.
     """
     bone = np.zeros(images.shape[1:], bool)
-    for start in range(0, len(images), _CHUNK):
-        bone |= (np.asarray(images[start : start + _CHUNK]) > hu_min).any(0)
+    for chunk in chunks(images):
+        bone |= (chunk > hu_min).any(0)
     if mirrored:
         bone |= bone[:, ::-1]
     within = (2 * MARGIN + 1,) * 2

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from skullgan_jax.errors import InputError
+from skullgan_jax.slices.chunks import chunks
 
 if TYPE_CHECKING:
     import jax
@@ -16,7 +17,6 @@ Array = TypeVar("Array", "np.ndarray", "jax.Array")
 
 BONE_HU = 200.0  # the least of bone
 _HU = -(1 << 15), (1 << 15) - 1  # of int16, as CT is stored
-_CHUNK = 256  # slices read at a time: 16 MiB of float32, whatever the size of the file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,7 @@ class Calibration:
           share: in [0, 1); a few pixels may lie lower, as of air in bone.
         """
         num, most, least = 0, int(share * images.size), np.empty(0, images.dtype)
-        for start in range(0, len(images), _CHUNK):
-            chunk = np.asarray(images[start : start + _CHUNK])
+        for chunk in chunks(images):
             bone = chunk[chunk > self.hu_min]
             num += len(bone)
             least = np.concatenate([least, bone])
@@ -124,9 +123,8 @@ class Calibration:
         Raises:
           InputError: a value is NaN or infinite, or all values are equal.
         """
-        lows, highs, bad_values, bad_slices = [], [], 0, []
-        for start in range(0, len(images), _CHUNK):
-            chunk = np.asarray(images[start : start + _CHUNK])
+        lows, highs, bad_values, bad_slices, start = [], [], 0, [], 0
+        for chunk in chunks(images):
             also(chunk)
             low, high = chunk.min(), chunk.max()
             lows.append(float(low))
@@ -135,6 +133,7 @@ class Calibration:
                 bad = ~np.isfinite(chunk.reshape(len(chunk), -1))
                 bad_values += int(bad.sum())
                 bad_slices += (start + np.flatnonzero(bad.any(axis=1))).tolist()
+            start += len(chunk)
         if bad_slices:
             raise InputError(
                 f"{bad_values} NaN or infinite values in {len(bad_slices)} of {len(images)} slices, "

@@ -1,7 +1,16 @@
 """What is computed slice by slice over sets of any size."""
 
-import jax
+from collections.abc import Iterator
+
 import numpy as np
+
+_CHUNK = 256  # slices read at a time: 16 MiB of float32, whatever the size of the file
+
+
+def chunks(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Slices (N, ...) in order, some at a time, in memory: of a memory map of any size, too."""
+    for start in range(0, len(images), _CHUNK):
+        yield np.asarray(images[start : start + _CHUNK])
 
 
 def in_chunks(function, hu: np.ndarray, size: int):
@@ -15,6 +24,8 @@ def in_chunks(function, hu: np.ndarray, size: int):
     Returns:
       The same pytree of numpy arrays (N, ...).
     """
+    import jax  # who only reads does without
+
     parts = []
     for start in range(0, len(hu), size):
         chunk = np.asarray(hu[start : start + size], np.float32)

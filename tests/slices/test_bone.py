@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from skullgan_jax.slices import bone
+from skullgan_jax.slices import bone, chunks
 
 
 @pytest.mark.parametrize("chunk", [1, 256])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_where_no_slice_has_bone_by_hand(mirrored, chunk, monkeypatch):
     """Two pixels of bone in two slices, each with eight around it; air is -1000 HU."""
-    monkeypatch.setattr(bone, "_CHUNK", chunk)
+    monkeypatch.setattr(chunks, "_CHUNK", chunk)
     images = np.full((2, 128, 128), -1000, np.int16)
     images[0, 30, 20], images[1, 127, 3] = 700, -999
     expected = np.ones((128, 128), bool)

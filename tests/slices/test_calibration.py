@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skullgan_jax.errors import InputError
-from skullgan_jax.slices import calibration
+from skullgan_jax.slices import chunks
 from skullgan_jax.slices.calibration import Calibration
 
 PUBLISHED = Calibration(0, 2734.531494140625)
@@ -72,7 +72,7 @@ def test_bad_ends(low, high):
 
 
 def test_of_reads_every_chunk(tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "_CHUNK", 3)
+    monkeypatch.setattr(chunks, "_CHUNK", 3)
     hu = np.zeros((8, 4, 4), np.int16)
     hu[4, 1, 2], hu[7, 3, 3] = -1024, 2900
     np.save(tmp_path / "hu.npy", hu)
@@ -80,7 +80,7 @@ def test_of_reads_every_chunk(tmp_path, monkeypatch):
 
 
 def test_of_counts_what_is_not_finite(monkeypatch):
-    monkeypatch.setattr(calibration, "_CHUNK", 3)
+    monkeypatch.setattr(chunks, "_CHUNK", 3)
     hu = np.zeros((8, 4, 4), np.float32)
     hu[4, 1, :2], hu[7, 3, 3] = np.nan, -np.inf
     with pytest.raises(InputError, match=r"^3 NaN or infinite values in 2 of 8 slices, the first in slice 4: "):
@@ -94,7 +94,7 @@ def test_of_refuses_a_constant():
 
 def test_a_floor_is_what_all_but_a_share_of_bone_is_above(monkeypatch):
     """Bone of 101 to 1100 HU, once each, in chunks: a hundredth of 1000 pixels may lie below the floor."""
-    monkeypatch.setattr(calibration, "_CHUNK", 3)
+    monkeypatch.setattr(chunks, "_CHUNK", 3)
     images = np.zeros((10, 20, 20), np.int16)
     images[:, :10, :10] = np.random.default_rng(0).permutation(np.arange(101, 1101)).reshape(10, 10, 10)
     scale = Calibration.of(images)
