@@ -3,7 +3,7 @@
 import pathlib
 
 import numpy as np
-from matplotlib import image
+from matplotlib import image, ticker
 from matplotlib.figure import Figure
 
 from skullgan_jax.slices import pictures
@@ -55,6 +55,9 @@ def curves(path, records: list[dict], recipe, best: int | None) -> None:
                 row.plot(best, marked[-1][name], "*", color="C3", ms=11, label=text)
         row.set_ylabel(label)
     kid.set_yscale("symlog", linthresh=0.1)  # unbiased, so that it may come out below 0
+    # A run may stay within a power of ten, and is to have numbers beside it all the same.
+    kid.yaxis.set_major_locator(ticker.SymmetricalLogLocator(base=10, linthresh=0.1, subs=(1, 2, 4, 7)))
+    kid.yaxis.set_major_formatter("{x:g}")
     shares.axhline(
         monitor.COLLAPSED, color="grey", lw=0.8, ls=":", label=f"spread of a collapse, {monitor.COLLAPSED:g}"
     )
